@@ -1,0 +1,1 @@
+//! The other door: identity, catalog, history, trust.

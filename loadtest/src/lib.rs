@@ -1,0 +1,1 @@
+//! Does the whole keep its books?

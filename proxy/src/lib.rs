@@ -1,0 +1,1 @@
+//! The paid door, and the process that hosts both planes.

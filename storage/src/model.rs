@@ -1,0 +1,21 @@
+//! The nouns: pure values and pure transitions. Nothing here reads a clock, a file or a socket.
+
+pub mod catalog;
+pub mod history;
+pub mod identity;
+pub mod ids;
+pub mod ledger;
+pub mod money;
+pub mod payment;
+pub mod sandbox;
+pub mod time;
+
+pub use catalog::*;
+pub use history::*;
+pub use identity::*;
+pub use ids::*;
+pub use ledger::*;
+pub use money::*;
+pub use payment::*;
+pub use sandbox::*;
+pub use time::*;

@@ -1,0 +1,40 @@
+//! The store: narrow traits, one each noun. A method is named noun_verb; its comment states the promise and the wrong
+//! design that it rules out. Outcomes are values: losing a race is not an error.
+
+mod catalog;
+mod history;
+mod identity;
+mod payment;
+mod sandbox;
+
+pub use catalog::*;
+pub use history::*;
+pub use identity::*;
+pub use payment::*;
+pub use sandbox::*;
+
+use async_trait::async_trait;
+
+use crate::{error::StoreResult, model::Owner};
+
+/// Everything that is kept, behind one handle.
+#[async_trait]
+pub trait Store: IdentityStore + CatalogStore + PaymentStore + HistoryStore + SandboxStore {
+    /// The backend's name, for metrics and health.
+    fn backend(&self) -> &'static str;
+
+    /// This process's node and which of its lives this is: every claim taken here carries it.
+    fn owner(&self) -> Owner;
+
+    /// Whether a step written now would be durable; what health tells.
+    ///
+    /// # Errors
+    /// Why it would not.
+    fn check(&self) -> StoreResult<()>;
+
+    /// Finishes what was begun, syncs and closes. Every later call is `Unavailable`.
+    ///
+    /// # Errors
+    /// `Unknown` when the last steps could not be confirmed.
+    async fn close(&self) -> StoreResult<()>;
+}
