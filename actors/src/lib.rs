@@ -1,1 +1,245 @@
 //! The verbs of Crochet Gateway: who decides.
+//!
+//! [`Actors::start`] starts the threads that listing actors live on and returns the one handle that both doors hold:
+//! [`Actors::keys`] (who calls), [`Actors::limits`] (how often), [`Actors::directory`] (what is called, and the
+//! payment's way from quote to completed). [`refusal`] holds every public code once.
+//!
+//! *Never:* speaks HTTP to a buyer, names a storage backend, or shows an actor or an address to another crate.
+
+mod bound;
+mod changes;
+mod directory;
+mod history;
+pub mod keys;
+pub mod limiter;
+pub mod listing;
+pub mod outcome;
+pub mod payments;
+pub mod refusal;
+pub mod seller;
+mod world;
+
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use actix_rt::{Arbiter, ArbiterHandle, System};
+use config::Config;
+use serde_json::{Value, json};
+use storage::{
+    Store, StoreError,
+    model::{Clock, ListingId, Payment},
+};
+
+pub use directory::Directory;
+use history::RowWriter;
+use keys::{Caller, Keys};
+use limiter::Limiter;
+use listing::{FreeRight, Permit};
+use payments::{Rails, sandbox::Sandbox};
+use seller::SellerClient;
+use world::World;
+
+/// Starting failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The threads that actors live on could not be started.
+    #[error("the actor threads could not be started")]
+    Threads,
+    /// Claims of an earlier life could not be resolved.
+    #[error("recovery failed: {0}")]
+    Recovery(#[from] StoreError),
+}
+
+/// The one handle on everything that decides. Clones share it.
+#[derive(Clone)]
+pub struct Actors(Arc<Inner>);
+
+struct Inner {
+    world: Arc<World>,
+    keys: Keys,
+    limiter: Arc<Limiter>,
+    directory: Directory,
+    seller: Arc<dyn SellerClient>,
+    system: System,
+}
+
+/// What `/health` tells.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Why the store would not confirm a step now; `None` when it would.
+    pub store: Option<String>,
+    /// Whether any payment rail is on.
+    pub has_rail: bool,
+    /// Whether the actor threads live.
+    pub has_actors: bool,
+}
+
+impl Actors {
+    /// Starts the actor threads, resolves claims of this node's earlier lives, and follows the change feed. `site` is
+    /// the public URL without a slash at its end.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(
+        config: Arc<Config>,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        seller: Arc<dyn SellerClient>,
+        site: String,
+    ) -> Result<Self, StartError> {
+        let (system, arbiters) = start_threads(config.actors.arbiters)?;
+        let (rows, writing) = RowWriter::new(store.clone());
+        let background = arbiters.first().ok_or(StartError::Threads)?.clone();
+        background.spawn(writing);
+        let sandbox = config.payments.sandbox.enabled;
+        let sandbox = sandbox.then(|| Arc::new(Sandbox::new(store.clone(), clock.clone(), &config.payments)));
+        let limiter = Arc::new(Limiter::new(&config));
+        let keys = Keys::new(store.clone(), clock.clone(), limiter.clone(), &config.actors);
+        let world = Arc::new(World::new(config, store, clock, Rails::new(sandbox, site), rows, arbiters));
+        recover(&world).await?;
+        let directory = Directory::new(world.clone());
+        let actors = Self(Arc::new(Inner { world, keys, limiter, directory, seller, system }));
+        background.spawn(changes::follow(actors.clone()));
+        Ok(actors)
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// How often.
+    #[must_use]
+    pub fn limits(&self) -> &Limiter {
+        &self.0.limiter
+    }
+
+    /// What is called.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    /// The client that sends requests to sellers.
+    #[must_use]
+    pub fn seller(&self) -> &Arc<dyn SellerClient> {
+        &self.0.seller
+    }
+
+    /// Where everything is kept.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.world.store
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.world.clock
+    }
+
+    /// The sandbox provider's own side; `None` when it is off.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.0.world.rails.sandbox().map(AsRef::as_ref)
+    }
+
+    /// What the 402's `data.payment` and the payment's own page show.
+    #[must_use]
+    pub fn payment_view(&self, payment: &Payment) -> Value {
+        self.0.world.rails.view(payment)
+    }
+
+    /// The right to call a free listing, for a call that was admitted.
+    #[must_use]
+    pub fn free_right(&self, permit: &Permit, caller: &Caller, request_bytes: u64) -> FreeRight {
+        FreeRight::new(self.0.world.clone(), permit, caller.profile.id, request_bytes)
+    }
+
+    /// A listing's circuit on this node, in the wire's word; closed when nobody called it here.
+    #[must_use]
+    pub fn circuit(&self, id: ListingId) -> &'static str {
+        let now = self.clock().now();
+        self.0.world.gates.get(&id).map_or("closed", |gate| gate.circuit(now).name())
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let world = &self.0.world;
+        Health {
+            store: world.store.check().err().map(|error| error.to_string()),
+            has_rail: world.rails.default().is_ok(),
+            has_actors: world.arbiters.iter().all(ArbiterHandle::alive_for_health),
+        }
+    }
+
+    /// What each actor shows, for operators.
+    #[must_use]
+    pub fn debug_state(&self) -> Value {
+        let now = self.clock().now();
+        let gates = self.0.world.gates.iter().take(1_000).map(|gate| {
+            json!({
+                "listing": gate.id().to_string(),
+                "status": gate.terms().listing.status,
+                "circuit": gate.circuit(now).name(),
+                "running": gate.running(),
+                "has_actor": gate.mailbox.lock().as_ref().is_some_and(actix::Addr::connected),
+                "idle_ms": u64::try_from(now.since(gate.idle_since()).as_millis()).unwrap_or(u64::MAX),
+            })
+        });
+        json!({ "listings": gates.collect::<Vec<_>>(), "listings_total": self.0.world.gates.len() })
+    }
+
+    /// Stops the actor threads. Calls must have ended before.
+    pub fn stop(&self) {
+        for arbiter in &self.0.world.arbiters {
+            arbiter.stop();
+        }
+        self.0.system.stop();
+    }
+
+    pub(crate) fn forget_all(&self) {
+        self.0.keys.forget_all();
+        self.0.directory.forget_all();
+    }
+}
+
+trait AliveForHealth {
+    fn alive_for_health(&self) -> bool;
+}
+
+impl AliveForHealth for ArbiterHandle {
+    /// A thread that takes work is alive.
+    fn alive_for_health(&self) -> bool {
+        self.spawn_fn(|| {})
+    }
+}
+
+/// One thread with the system, and one for each arbiter.
+fn start_threads(count: usize) -> Result<(System, Vec<ArbiterHandle>), StartError> {
+    let (tell, told) = mpsc::channel();
+    let run = move || {
+        let runner = System::new();
+        let arbiters: Vec<ArbiterHandle> =
+            runner.block_on(async move { (0..count).map(|_| Arbiter::new().handle()).collect() });
+        let _ = tell.send((System::current(), arbiters));
+        if let Err(error) = runner.run() {
+            tracing::error!(%error, "actor threads ended");
+        }
+    };
+    thread::Builder::new().name("actors".into()).spawn(run).map_err(|_| StartError::Threads)?;
+    told.recv().map_err(|_| StartError::Threads)
+}
+
+async fn recover(world: &World) -> Result<(), StoreError> {
+    let owner = world.store.owner();
+    let released = listing::release_overdue(owner, || world.store.claims_overdue(256), world).await?;
+    if released > 0 {
+        tracing::warn!(released, "claims of an earlier life were released");
+    }
+    Ok(())
+}

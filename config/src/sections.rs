@@ -144,6 +144,8 @@ section!(
         result_ttl: Duration,
         attempts_max: u32,
         payment_cache: usize,
+        unpaid_kept: Duration,
+        changes_max: usize,
     }
 );
 section!(
@@ -265,6 +267,8 @@ impl Config {
                 result_ttl: payments.result_ttl,
                 attempts_max: payments.attempts_max,
                 payment_cache: r.size("storage.payment_cache", 16..=10_000_000),
+                unpaid_kept: r.duration("storage.unpaid_kept", HOUR..=30 * DAY),
+                changes_max: r.size("storage.changes_max", 16..=10_000_000),
             },
             telemetry: Telemetry {
                 listen: r.address("telemetry.listen"),

@@ -1,0 +1,100 @@
+//! From an id or a slug to a listing's gate: read on the first call, kept, refreshed when it changes. A listing that
+//! does not exist costs no actor, and no read after the first.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use storage::model::{ListingId, Offer, UnixMillis};
+
+use crate::{
+    bound::make_room,
+    listing::{Gate, ListingHandle, Question, ask},
+    refusal::{Code, Refusal},
+    world::World,
+};
+
+/// Longest slug or id that is looked up at all.
+const NAME_MAX: usize = 160;
+
+/// The directory of this node.
+pub struct Directory {
+    world: Arc<World>,
+    slugs: DashMap<String, ListingId>,
+    unknown: DashMap<String, UnixMillis>,
+}
+
+impl Directory {
+    pub(crate) fn new(world: Arc<World>) -> Self {
+        Self { world, slugs: DashMap::new(), unknown: DashMap::new() }
+    }
+
+    /// The listing with this id or slug.
+    ///
+    /// # Errors
+    /// `ListingNotFound`, `StoreUnavailable`, `Overloaded`.
+    pub async fn listing(&self, name: &str) -> Result<ListingHandle, Refusal> {
+        let id = name.parse::<ListingId>().ok().or_else(|| self.slugs.get(name).map(|id| *id));
+        if let Some(gate) = id.and_then(|id| self.world.gates.get(&id).map(|gate| gate.clone())) {
+            return Ok(ListingHandle::new(self.world.clone(), gate));
+        }
+        self.look_up(name).await
+    }
+
+    async fn look_up(&self, name: &str) -> Result<ListingHandle, Refusal> {
+        let now = self.world.clock.now();
+        if name.len() > NAME_MAX || self.unknown.get(name).is_some_and(|until| now < *until) {
+            return Err(Code::ListingNotFound.into());
+        }
+        let found = match name.parse::<ListingId>() {
+            Ok(id) => self.world.store.listing_get(id).await?,
+            Err(_) => self.world.store.listing_by_slug(name).await?,
+        };
+        let Some(offer) = found else {
+            self.remember_unknown(name, now);
+            return Err(Code::ListingNotFound.into());
+        };
+        if offer.listing.slug == name {
+            if self.slugs.len() >= self.world.config.actors.gates_max {
+                make_room(&self.slugs, self.world.config.actors.gates_max);
+            }
+            self.slugs.insert(name.to_string(), offer.listing.id);
+        }
+        let gate = self.gate_of(offer, now);
+        self.world.ensure_actor(&gate).await?;
+        Ok(ListingHandle::new(self.world.clone(), gate))
+    }
+
+    fn gate_of(&self, offer: Offer, now: UnixMillis) -> Arc<Gate> {
+        if self.world.gates.len() >= self.world.config.actors.gates_max {
+            make_room(&self.world.gates, self.world.config.actors.gates_max);
+        }
+        let new = || Arc::new(Gate::new(offer.clone(), &self.world.config.actors, now));
+        self.world.gates.entry(offer.listing.id).or_insert_with(new).clone()
+    }
+
+    fn remember_unknown(&self, name: &str, now: UnixMillis) {
+        let knobs = &self.world.config.actors;
+        if self.unknown.len() >= knobs.unknown_listings_max {
+            make_room(&self.unknown, knobs.unknown_listings_max);
+        }
+        self.unknown.insert(name.to_string(), now.plus(knobs.unknown_listings_ttl));
+    }
+
+    /// A listing changed: what is kept of it is read anew.
+    pub(crate) async fn changed(&self, id: ListingId) {
+        self.unknown.clear();
+        let gate = self.world.gates.get(&id).map(|gate| gate.clone());
+        let Some(gate) = gate else { return };
+        if ask(&self.world, &gate, Question::Refresh).await.is_err() {
+            // No actor to ask: the next call reads it from the store.
+            self.world.forget_gate(id);
+        }
+    }
+
+    /// Forgets everything: the next calls read from the store.
+    pub(crate) fn forget_all(&self) {
+        self.unknown.clear();
+        self.slugs.clear();
+        self.world.gates.clear();
+    }
+}

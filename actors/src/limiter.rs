@@ -1,0 +1,141 @@
+//! Request rates by GCRA (governor): gateway calls per buyer profile, control routes per profile or address.
+
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use config::Config;
+use dashmap::DashMap;
+use governor::{
+    DefaultDirectRateLimiter, Quota,
+    clock::{Clock as _, QuantaClock},
+};
+use storage::model::ProfileId;
+
+use crate::refusal::{Code, Refusal};
+
+/// The rate of one buyer's calls on this node.
+pub struct BuyerRate {
+    limiter: DefaultDirectRateLimiter,
+}
+
+/// Who asks a control route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ControlSubject {
+    /// A profile, whichever of its keys.
+    Profile(ProfileId),
+    /// An address, without a key.
+    Address(IpAddr),
+}
+
+/// Which kind of control route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ControlKind {
+    /// It reads.
+    Read,
+    /// It writes.
+    Write,
+    /// It lets somebody in.
+    Auth,
+}
+
+/// What the `RateLimit-Policy` and `RateLimit` headers say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateFields {
+    /// `RateLimit-Policy`.
+    pub policy: String,
+    /// `RateLimit`.
+    pub state: String,
+}
+
+type ControlLimiter = governor::RateLimiter<
+    governor::state::NotKeyed,
+    governor::state::InMemoryState,
+    QuantaClock,
+    governor::middleware::StateInformationMiddleware,
+>;
+
+/// All rates of this node. Bounded; an entry that was dropped starts full again.
+pub struct Limiter {
+    buyers: DashMap<ProfileId, Arc<BuyerRate>>,
+    buyers_max: usize,
+    buyer_quota: Quota,
+    control: DashMap<(ControlSubject, ControlKind), Arc<ControlLimiter>>,
+    control_quotas: [(Quota, u32, u64); 3],
+    clock: QuantaClock,
+}
+
+fn quota(count: u32, span: Duration, burst: u32) -> Quota {
+    let count = NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+    Quota::with_period(span / count.get()).unwrap_or_else(|| Quota::per_second(count)).allow_burst(burst)
+}
+
+impl Limiter {
+    pub(crate) fn new(config: &Config) -> Self {
+        let limits = &config.limits;
+        let buyer_quota =
+            quota(config.limit(limits.gateway_per_second), Duration::from_secs(1), config.limit(limits.gateway_burst));
+        let control = |count: u32, seconds: u64| {
+            let count = config.limit(count);
+            (quota(count, Duration::from_secs(seconds), count), count, seconds)
+        };
+        Self {
+            buyers: DashMap::new(),
+            buyers_max: config.actors.buyers_max,
+            buyer_quota,
+            control: DashMap::new(),
+            control_quotas: [
+                control(limits.control_reads_per_minute, 60),
+                control(limits.control_writes_per_minute, 60),
+                control(limits.auth_per_five_minutes, 300),
+            ],
+            clock: QuantaClock::default(),
+        }
+    }
+
+    /// The rate of this buyer, shared by all its keys.
+    pub(crate) fn buyer(&self, profile: ProfileId) -> Arc<BuyerRate> {
+        if self.buyers.len() >= self.buyers_max {
+            crate::bound::make_room(&self.buyers, self.buyers_max);
+        }
+        let new = || Arc::new(BuyerRate { limiter: DefaultDirectRateLimiter::direct(self.buyer_quota) });
+        self.buyers.entry(profile).or_insert_with(new).clone()
+    }
+
+    /// Takes one gateway call off a buyer's rate.
+    ///
+    /// # Errors
+    /// `RateLimited`, with the time to wait.
+    pub fn check_buyer(&self, rate: &BuyerRate) -> Result<(), Refusal> {
+        rate.limiter.check().map_err(|wait| self.limited("buyer", wait.wait_time_from(self.clock.now())))
+    }
+
+    /// Takes one control request off a subject's rate.
+    ///
+    /// # Errors
+    /// `RateLimited`, with the time to wait.
+    pub fn check_control(&self, who: ControlSubject, kind: ControlKind) -> Result<RateFields, Refusal> {
+        if self.control.len() >= self.buyers_max {
+            crate::bound::make_room(&self.control, self.buyers_max);
+        }
+        let [read, write, auth] = self.control_quotas;
+        let ((quota, count, seconds), name) = match kind {
+            ControlKind::Read => (read, "reads"),
+            ControlKind::Write => (write, "writes"),
+            ControlKind::Auth => (auth, "auth"),
+        };
+        let new = || Arc::new(governor::RateLimiter::direct(quota).with_middleware());
+        let limiter = self.control.entry((who, kind)).or_insert_with(new).clone();
+        match limiter.check() {
+            Ok(left) => Ok(RateFields {
+                policy: format!("\"{name}\";q={count};w={seconds}"),
+                state: format!("\"{name}\";r={}", left.remaining_burst_capacity()),
+            }),
+            Err(wait) => Err(self.limited(name, wait.wait_time_from(self.clock.now()))),
+        }
+    }
+
+    fn limited(&self, scope: &'static str, wait: Duration) -> Refusal {
+        metrics::counter!("crochet_rate_limited_total", "scope" => scope).increment(1);
+        Refusal::from(Code::RateLimited).retry_after(wait)
+    }
+}

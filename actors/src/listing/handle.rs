@@ -1,0 +1,358 @@
+//! What a door does with a listing: find the payment, offer a quote, admit a call. The rows are those of the table of
+//! checks in `ARCHITECTURE.md`.
+
+use std::{sync::Arc, time::Duration};
+
+use storage::{
+    QuoteIdentity, QuoteOpened, SettleOutcome,
+    model::{FeeRate, ListingStatus, Micros, OriginCurrency, Payment, PaymentId, PaymentState, Quote, Settled},
+};
+
+use super::{
+    Question, ask,
+    flights::Flight,
+    gate::{Gate, Permit, Terms},
+    purchase::ReadyPayment,
+};
+use crate::{
+    keys::Caller,
+    payments::{Checked, Verified, verify},
+    refusal::{Code, Refusal},
+    world::World,
+};
+
+/// What one request asks of a listing.
+pub struct Ask<'a> {
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// SHA-256 of the raw body.
+    pub body_sha256: [u8; 32],
+    /// Size of the raw body.
+    pub body_bytes: u64,
+    /// `X-Crochet-Relay-Request-Id`.
+    pub payment_id: Option<&'a str>,
+    /// `Idempotency-Key`.
+    pub idempotency_key: Option<&'a str>,
+    /// `X-Crochet-Origin-Currency`.
+    pub origin_currency: Option<&'a str>,
+    /// `X-Crochet-Max-Price-Micros`.
+    pub max_price: Option<Micros>,
+    /// `Prefer: wait=n`.
+    pub wait: Duration,
+}
+
+/// What rows 7 and 10 found.
+pub enum PaymentFound {
+    /// No payment yet.
+    None,
+    /// The call was completed before: its stored answer, and nothing else.
+    Replay(Arc<Payment>),
+    /// The rail has not settled it: ask again after so long.
+    Pending(Arc<Payment>, Duration),
+    /// The money is there, and nobody else on this node is using it.
+    Settled(ReadyPayment),
+}
+
+/// One listing, as a call uses it.
+#[derive(Clone)]
+pub struct ListingHandle {
+    pub(crate) world: Arc<World>,
+    pub(crate) gate: Arc<Gate>,
+    terms: Arc<Terms>,
+}
+
+impl ListingHandle {
+    pub(crate) fn new(world: Arc<World>, gate: Arc<Gate>) -> Self {
+        gate.touch(world.clock.now());
+        let terms = gate.terms();
+        Self { world, gate, terms }
+    }
+
+    /// The settings that this request sees, from its first look to its last.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The largest request body that the seller takes.
+    #[must_use]
+    pub fn request_max_bytes(&self) -> u64 {
+        self.terms.endpoint.as_ref().map_or(u64::MAX, |endpoint| endpoint.endpoint.limits.max_request_bytes)
+    }
+
+    /// Whether a call costs nothing.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.terms.listing.price == Micros::ZERO
+    }
+
+    /// Rows 7 and 10: whose payment, for what, in which state; and, when it is unpaid, what the rail's own record says.
+    ///
+    /// # Errors
+    /// `PaymentNotFound`, `PaymentRequestMismatch`, `IdempotencyKeyReused`, `PaymentInProgress`, `PaymentClosed`,
+    /// `PaymentFailed`, `PaymentUnderpaid`, `PaymentProviderUnavailable`, `StoreUnavailable`.
+    pub async fn payment(&self, ask: &Ask<'_>) -> Result<PaymentFound, Refusal> {
+        let Some(payment) = self.find(ask).await? else { return Ok(PaymentFound::None) };
+        let id = payment.quote.id;
+        if let Some(found) = ended(&payment)? {
+            return Ok(found);
+        }
+        // A key given without an id, and nothing paid yet: the same offer again.
+        let deadline = tokio::time::Instant::now() + self.world.config.payments.in_progress_wait;
+        loop {
+            match self.gate.flights.take(id) {
+                Ok(flight) => {
+                    // What was read before the flight was taken may be old.
+                    let payment = self.world.store.payment_get(id).await?.ok_or(Code::PaymentNotFound)?;
+                    return match ended(&payment)? {
+                        Some(found) => Ok(found),
+                        None => self.check_rail(ask, payment, flight).await,
+                    };
+                }
+                Err(mut over) => {
+                    let waited = tokio::time::timeout_at(deadline, async { while over.changed().await.is_ok() {} });
+                    if waited.await.is_err() {
+                        return self.still_busy(id).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn still_busy(&self, id: PaymentId) -> Result<PaymentFound, Refusal> {
+        let after = self.world.config.payments.pending_retry_after;
+        let payment = self.world.store.payment_get(id).await?.ok_or(Code::PaymentNotFound)?;
+        match payment.progress.state {
+            PaymentState::Quoted | PaymentState::Pending => Ok(PaymentFound::Pending(payment, after)),
+            state => {
+                Err(Refusal::from(Code::PaymentInProgress).payment_state(state).retry_after(Duration::from_secs(1)))
+            }
+        }
+    }
+
+    async fn find(&self, ask: &Ask<'_>) -> Result<Option<Arc<Payment>>, Refusal> {
+        let buyer = ask.caller.profile.id;
+        if let Some(text) = ask.payment_id {
+            let id: PaymentId = text.parse().map_err(|_| Code::PaymentNotFound)?;
+            let payment = self.world.store.payment_get(id).await?;
+            // Unknown and somebody else's are one and the same answer.
+            let payment = payment.filter(|payment| payment.quote.buyer == buyer).ok_or(Code::PaymentNotFound)?;
+            if payment.quote.listing != self.gate.id() || payment.quote.body_sha256 != ask.body_sha256 {
+                return Err(Code::PaymentRequestMismatch.into());
+            }
+            return Ok(Some(payment));
+        }
+        let Some(key) = ask.idempotency_key else { return Ok(None) };
+        let Some(payment) = self.world.store.payment_by_key(buyer, key).await? else { return Ok(None) };
+        if payment.quote.listing != self.gate.id() || payment.quote.body_sha256 != ask.body_sha256 {
+            return Err(Code::IdempotencyKeyReused.into());
+        }
+        // Unpaid: the same offer again, unless the rail knows of money that nobody has told us of.
+        let unpaid = matches!(payment.progress.state, PaymentState::Quoted | PaymentState::Pending);
+        if unpaid && !matches!(self.rail_says(&payment, Duration::ZERO).await?, Checked::Settled(_)) {
+            return Ok(None);
+        }
+        Ok(Some(payment))
+    }
+
+    async fn rail_says(&self, payment: &Arc<Payment>, wait: Duration) -> Result<Checked, Refusal> {
+        let provider = self.world.rails.of(payment.quote.rail)?;
+        match provider.check(&payment.quote).await? {
+            Checked::Pending(_) if !wait.is_zero() => {
+                let question = |reply| Question::Settlement(payment.clone(), wait, reply);
+                super::ask(&self.world, &self.gate, question).await?
+            }
+            found => Ok(found),
+        }
+    }
+
+    async fn check_rail(&self, ask: &Ask<'_>, payment: Arc<Payment>, flight: Flight) -> Result<PaymentFound, Refusal> {
+        let ready = |payment, evidence| {
+            PaymentFound::Settled(ReadyPayment::new(self.world.clone(), self.gate.clone(), payment, evidence, flight))
+        };
+        if matches!(payment.progress.state, PaymentState::Settled | PaymentState::Claimed(_)) {
+            return Ok(ready(payment, None));
+        }
+        let now = self.world.clock.now();
+        match self.rail_says(&payment, ask.wait).await? {
+            Checked::Settled(record) => {
+                let payee = self.world.rails.of(payment.quote.rail)?.payee();
+                match verify(&payment.quote, payee, record, now) {
+                    Verified::Ours(evidence) if evidence.amount >= payment.quote.price => {
+                        Ok(ready(payment, Some(evidence)))
+                    }
+                    Verified::Ours(evidence) => self.underpaid(ask, &payment, evidence).await,
+                    Verified::NotOurs => self.failed(ask, &payment).await,
+                }
+            }
+            Checked::Failed => self.failed(ask, &payment).await,
+            Checked::Pending(_) if payment.is_expired(now) => Err(self
+                .fresh_quote(ask, Code::PaymentRequired)
+                .await
+                .message("The quote has expired unpaid; here is a fresh one.")),
+            Checked::Pending(after) => Ok(PaymentFound::Pending(payment, after)),
+        }
+    }
+
+    async fn failed(&self, ask: &Ask<'_>, payment: &Payment) -> Result<PaymentFound, Refusal> {
+        self.world.store.payment_fail(payment.quote.id).await?;
+        self.gate.forget_quote(payment);
+        Err(self.fresh_quote(ask, Code::PaymentFailed).await.payment_state(PaymentState::Failed))
+    }
+
+    async fn underpaid(
+        &self,
+        ask: &Ask<'_>,
+        payment: &Payment,
+        evidence: storage::model::Evidence,
+    ) -> Result<PaymentFound, Refusal> {
+        self.gate.forget_quote(payment);
+        match self.world.store.payment_settle(payment.quote.id, evidence, None).await? {
+            SettleOutcome::Recorded { settled: Settled::Underpaid { missing }, payment, .. } => {
+                let refusal = self.fresh_quote(ask, Code::PaymentUnderpaid).await;
+                Err(refusal.payment_state(payment.progress.state).detail("missing_micros", missing.0))
+            }
+            _ => Err(Refusal::from(Code::PaymentInProgress).retry_after(Duration::from_secs(1))),
+        }
+    }
+
+    /// Rows 8 and 9: could the call be sold now, and for what. Always a refusal: the 402 is the best of them.
+    pub async fn offer(&self, ask: &Ask<'_>) -> Refusal {
+        match self.try_offer(ask, Code::PaymentRequired).await {
+            Ok(refusal) | Err(refusal) => refusal,
+        }
+    }
+
+    /// A 402 with another reason than that nothing was paid yet; when no quote can be made, why not.
+    async fn fresh_quote(&self, ask: &Ask<'_>, code: Code) -> Refusal {
+        match self.try_offer(ask, code).await {
+            Ok(refusal) | Err(refusal) => refusal,
+        }
+    }
+
+    async fn try_offer(&self, ask: &Ask<'_>, code: Code) -> Result<Refusal, Refusal> {
+        let now = self.world.clock.now();
+        self.gate.look(&self.terms, ask.caller, now)?;
+        let price = self.terms.listing.price;
+        if ask.max_price.is_some_and(|max| price > max) {
+            return Err(Refusal::from(Code::PriceAboveMaximum).detail("price_micros", price.0));
+        }
+        if ask.caller.key.max_price.is_some_and(|max| price > max) {
+            return Err(Refusal::from(Code::SpendLimitExceeded).detail("price_micros", price.0));
+        }
+        let currency = match ask.origin_currency {
+            Some(name) => OriginCurrency::named(name).ok_or(Code::OriginCurrencyUnknown)?,
+            None => ask.caller.default_currency,
+        };
+        let provider = self.world.rails.default()?;
+        self.world.rails.check_minimum(provider, currency, price)?;
+        let identity = QuoteIdentity {
+            buyer: ask.caller.profile.id,
+            listing: self.gate.id(),
+            body_sha256: ask.body_sha256,
+            currency,
+            idempotency_key: ask.idempotency_key.map(str::to_string),
+        };
+        let payment = match self.gate.open_quote(&identity, now) {
+            Some(payment) => payment,
+            None => self.make_quote(identity, price, provider.rail()).await?,
+        };
+        Ok(self.payment_required(&payment, code))
+    }
+
+    async fn make_quote(
+        &self,
+        identity: QuoteIdentity,
+        price: Micros,
+        rail: storage::model::Rail,
+    ) -> Result<Arc<Payment>, Refusal> {
+        let now = self.world.clock.now();
+        let knobs = &self.world.config.payments;
+        let quote = Quote {
+            id: PaymentId::mint(now),
+            buyer: identity.buyer,
+            seller: self.terms.listing.seller,
+            listing: identity.listing,
+            body_sha256: identity.body_sha256,
+            price,
+            fee_rate: FeeRate(knobs.fee_rate_ppm),
+            currency: identity.currency,
+            rail,
+            provider_ref: String::new(),
+            terms: Vec::new(),
+            idempotency_key: identity.idempotency_key,
+            created_at: now,
+            expires_at: now.plus(knobs.quote_ttl),
+        };
+        let question = |reply| Question::Quote(Box::new(quote.clone()), reply);
+        match ask(&self.world, &self.gate, question).await?? {
+            QuoteOpened::Opened(payment) => {
+                metrics::counter!("crochet_payments_total", "provider" => rail.name(), "result" => "quoted")
+                    .increment(1);
+                Ok(payment)
+            }
+            QuoteOpened::Exists(payment) => Ok(payment),
+            QuoteOpened::KeyReused(_) => Err(Code::IdempotencyKeyReused.into()),
+            QuoteOpened::TooManyOpen => {
+                let limit = knobs.open_quotes_max;
+                let after = Duration::from_secs(60);
+                Err(Refusal::from(Code::TooManyOpenQuotes).detail("open_quotes_max", limit).retry_after(after))
+            }
+        }
+    }
+
+    fn payment_required(&self, payment: &Payment, code: Code) -> Refusal {
+        Refusal::from(code)
+            .payment_state(payment.progress.state)
+            .recovery("preserve", vec!["body", "Authorization", "Idempotency-Key"])
+            .recovery(
+                "retry_with_headers",
+                serde_json::json!({
+                    "X-Crochet-Relay-Request-Id": payment.quote.id.to_string(),
+                }),
+            )
+            .data(serde_json::json!({ "payment": self.world.rails.view(payment) }))
+    }
+
+    /// Row 11 for a paid call: the seller's rate, the circuit, a slot. Money that was verified is recorded even when
+    /// the call cannot run now; when the listing is gone for good it becomes the buyer's again.
+    ///
+    /// # Errors
+    /// As the gate says, with the payment's state; `PaymentClosed` when the listing is no longer active.
+    pub async fn admit_paid(&self, ready: &ReadyPayment) -> Result<Permit, Refusal> {
+        if self.terms.listing.status != ListingStatus::Active {
+            ready.record().await?;
+            ready.owe().await?;
+            return Err(Refusal::from(Code::PaymentClosed).payment_state(PaymentState::Owed));
+        }
+        let now = self.world.clock.now();
+        match self.gate.admit(self.terms.clone(), ready.payment().quote.buyer, now).await {
+            Ok(permit) => Ok(permit),
+            Err(refusal) => {
+                ready.record().await?;
+                Err(refusal.payment_state(PaymentState::Settled).next_action("retry_same_payment"))
+            }
+        }
+    }
+
+    /// Rows 8 and 11 for a call to a free listing.
+    ///
+    /// # Errors
+    /// As [`Gate::look`] and the gate's limits say.
+    pub async fn admit_free(&self, caller: &Caller) -> Result<Permit, Refusal> {
+        let now = self.world.clock.now();
+        self.gate.look(&self.terms, caller, now)?;
+        self.gate.admit(self.terms.clone(), caller.profile.id, now).await
+    }
+}
+
+/// What a payment in a final state means for the request; `None` when it can still buy its call.
+fn ended(payment: &Arc<Payment>) -> Result<Option<PaymentFound>, Refusal> {
+    match payment.progress.state {
+        PaymentState::Completed => Ok(Some(PaymentFound::Replay(payment.clone()))),
+        state @ (PaymentState::Owed | PaymentState::Refunding | PaymentState::Refunded) => {
+            Err(Refusal::from(Code::PaymentClosed).payment_state(state))
+        }
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,235 @@
+//! Payment rails: how money is asked for and how its arrival is known. A rail reports facts; this module compares them
+//! with the quote, and nothing that a client says counts.
+
+pub mod sandbox;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use storage::model::{Evidence, Micros, OriginCurrency, Payment, Quote, Rail, UnixMillis};
+
+use crate::refusal::{Code, Refusal};
+use sandbox::Sandbox;
+
+/// What a rail says of a payment right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// Nothing final yet; ask again after so long.
+    Pending(Duration),
+    /// Money arrived, for good as far as the rail can tell.
+    Settled(RailRecord),
+    /// It will not arrive.
+    Failed,
+}
+
+/// What a rail's own record says about money that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RailRecord {
+    /// Names the money; unique over all payments.
+    pub proof_key: String,
+    /// The rail's reference.
+    pub reference: String,
+    /// How much arrived.
+    pub amount: Micros,
+    /// With whom it arrived.
+    pub payee: String,
+}
+
+/// The rail cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// Not now: nothing is known, nothing has changed.
+    #[error("the payment provider does not answer")]
+    Unavailable,
+    /// Never on this route.
+    #[error("the payment cannot be made on this route")]
+    RouteUnavailable,
+}
+
+impl From<ProviderError> for Refusal {
+    fn from(error: ProviderError) -> Self {
+        match error {
+            ProviderError::Unavailable => {
+                Self::from(Code::PaymentProviderUnavailable).retry_after(Duration::from_secs(2))
+            }
+            ProviderError::RouteUnavailable => Code::PaymentRouteUnavailable.into(),
+        }
+    }
+}
+
+/// What a rail adds to a quote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offered {
+    /// The provider's own id.
+    pub provider_ref: String,
+    /// What the rail wants to find again.
+    pub terms: Vec<u8>,
+}
+
+/// One payment rail. Every method may be called any number of times, for ever.
+#[async_trait]
+pub trait PaymentProvider: Send + Sync {
+    /// Which rail it is.
+    fn rail(&self) -> Rail;
+
+    /// The lowest price on the route of this currency; `None`: there is no such route.
+    fn minimum(&self, currency: OriginCurrency) -> Option<Micros>;
+
+    /// Who must have been paid.
+    fn payee(&self) -> &str;
+
+    /// Prepares the payment at the provider, before the quote is durable.
+    ///
+    /// # Errors
+    /// [`ProviderError`].
+    async fn offer(&self, quote: &Quote) -> Result<Offered, ProviderError>;
+
+    /// What the buyer must do, as the 402 shows it. `site` is the public URL.
+    fn requirements(&self, quote: &Quote, site: &str) -> Value;
+
+    /// Reads the provider's own record.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: nothing is known; never to be taken for a no.
+    async fn check(&self, quote: &Quote) -> Result<Checked, ProviderError>;
+}
+
+/// What came of comparing a rail's facts with the quote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// The money is ours: how much, the store decides upon.
+    Ours(Evidence),
+    /// It went to somebody else: no money of ours.
+    NotOurs,
+}
+
+/// Compares a rail's record with what the quote asked for.
+#[must_use]
+pub fn verify(quote: &Quote, payee: &str, record: RailRecord, now: UnixMillis) -> Verified {
+    if record.payee != payee || record.amount <= Micros::ZERO {
+        return Verified::NotOurs;
+    }
+    Verified::Ours(Evidence {
+        proof_key: record.proof_key,
+        rail: quote.rail,
+        reference: record.reference,
+        amount: record.amount,
+        recorded_at: now,
+    })
+}
+
+/// All rails of this deployment that are on.
+pub struct Rails {
+    providers: HashMap<Rail, Arc<dyn PaymentProvider>>,
+    sandbox: Option<Arc<Sandbox>>,
+    default: Option<Rail>,
+    site: String,
+}
+
+impl Rails {
+    pub(crate) fn new(sandbox: Option<Arc<Sandbox>>, site: String) -> Self {
+        let mut providers: HashMap<Rail, Arc<dyn PaymentProvider>> = HashMap::new();
+        if let Some(sandbox) = &sandbox {
+            providers.insert(Rail::Sandbox, sandbox.clone());
+        }
+        Self { default: sandbox.as_ref().map(|_| Rail::Sandbox), providers, sandbox, site }
+    }
+
+    /// The rail of a quote that exists.
+    ///
+    /// # Errors
+    /// `PaymentProviderUnavailable` when the rail was switched off since.
+    pub(crate) fn of(&self, rail: Rail) -> Result<&Arc<dyn PaymentProvider>, Refusal> {
+        self.providers.get(&rail).ok_or_else(|| ProviderError::Unavailable.into())
+    }
+
+    /// The rail that a new quote is made on.
+    ///
+    /// # Errors
+    /// `PaymentRouteUnavailable` when none is on.
+    pub(crate) fn default(&self) -> Result<&Arc<dyn PaymentProvider>, Refusal> {
+        let rail = self.default.ok_or(Code::PaymentRouteUnavailable)?;
+        self.of(rail)
+    }
+
+    /// The sandbox's own side, for its routes.
+    pub(crate) fn sandbox(&self) -> Option<&Arc<Sandbox>> {
+        self.sandbox.as_ref()
+    }
+
+    /// Refuses a price below the route's minimum, naming a currency that works.
+    ///
+    /// # Errors
+    /// `PaymentRouteMinimumNotMet`, `PaymentRouteUnavailable`.
+    pub(crate) fn check_minimum(
+        &self,
+        provider: &Arc<dyn PaymentProvider>,
+        currency: OriginCurrency,
+        price: Micros,
+    ) -> Result<(), Refusal> {
+        let works = |currency: &OriginCurrency| provider.minimum(*currency).is_some_and(|minimum| price >= minimum);
+        if works(&currency) {
+            return Ok(());
+        }
+        let other = OriginCurrency::ALL.into_iter().find(works);
+        let code = match provider.minimum(currency) {
+            Some(_) => Code::PaymentRouteMinimumNotMet,
+            None => Code::PaymentRouteUnavailable,
+        };
+        let mut refusal = Refusal::from(code);
+        if let Some(minimum) = provider.minimum(currency) {
+            refusal = refusal.detail("minimum_micros", minimum.0);
+        }
+        if let Some(other) = other {
+            let is_solana = matches!(other, OriginCurrency::Sol | OriginCurrency::UsdcSol);
+            refusal = refusal
+                .detail("recommended_origin_currency", other.name())
+                .detail("recommended_gateway_headers", json!({ "X-Crochet-Origin-Currency": other.name() }))
+                .recovery("retry_same_route", false)
+                .recovery("use_new_idempotency_key", true)
+                .next_action(if is_solana {
+                    "retry_with_solana_payment_route"
+                } else {
+                    "retry_with_other_payment_route"
+                });
+        }
+        Err(refusal)
+    }
+
+    /// `data.payment` of the 402, and what the payment's own page shows.
+    #[must_use]
+    pub fn view(&self, payment: &Payment) -> Value {
+        let quote = &payment.quote;
+        let split = quote.split();
+        let amount = json!({
+            "amount_cents": quote.price.cents(), "amount_micros": quote.price.0, "currency": "USD",
+        });
+        let requirements =
+            self.providers.get(&quote.rail).map_or(Value::Null, |rail| rail.requirements(quote, &self.site));
+        let mut view = json!({
+            "relay_request_id": quote.id.to_string(),
+            "gateway_request_id": quote.gateway_request_id().to_string(),
+            "requirements": requirements.clone(),
+            "amount": amount,
+            "origin_currency": quote.currency.name(),
+            "expires_at": quote.expires_at.to_string(),
+            "provider": quote.rail.name(),
+            "body_sha256": hex::encode(quote.body_sha256),
+            "status_url": format!("{}/api/v1/payments/{}", self.site, quote.id),
+            "offers": [{ "provider": quote.rail.name(), "requirements": requirements }],
+        });
+        let rate: serde_json::Number = quote.fee_rate.decimal().parse().unwrap_or_else(|_| 0.into());
+        let fees = json!({
+            "fee_rate": rate,
+            "fee_amount_cents": split.fee.cents(),
+            "fee_amount_micros": split.fee.0,
+            "seller_receives_cents": split.seller_cents(),
+            "seller_receives_micros": split.seller.0,
+        });
+        if let Value::Object(fields) = &mut view {
+            fields.insert("fees".into(), fees);
+        }
+        view
+    }
+}

@@ -1,0 +1,123 @@
+//! The sandbox rail: a payment provider of our own for development. It keeps its own books, and the gateway reads them
+//! as it would read any provider's: through the rail, compared with the quote.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use storage::{
+    Store,
+    model::{Clock, Micros, OriginCurrency, Payment, PaymentId, Quote, Rail, SandboxOutcome, SandboxPayment},
+};
+
+use super::{Checked, Offered, PaymentProvider, ProviderError, RailRecord};
+use crate::refusal::Refusal;
+
+/// What a payer asks the sandbox to do; all of it optional.
+#[derive(Clone, Debug, Default)]
+pub struct SandboxPay {
+    /// Pay so much instead of the price.
+    pub amount: Option<Micros>,
+    /// Leave it pending so long.
+    pub delay: Duration,
+    /// How it ends.
+    pub outcome: SandboxOutcome,
+    /// Pay somebody else.
+    pub recipient: Option<String>,
+}
+
+/// The provider and its books.
+pub struct Sandbox {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    recipient: String,
+    minimums: Vec<(OriginCurrency, Micros)>,
+    retry_after: Duration,
+}
+
+impl Sandbox {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, knobs: &config::Payments) -> Self {
+        let minimums =
+            knobs.sandbox.route_minimum_micros.iter().filter_map(|(name, micros)| {
+                Some((OriginCurrency::named(name)?, Micros(i64::try_from(*micros).ok()?)))
+            });
+        Self {
+            store,
+            clock,
+            recipient: knobs.sandbox.recipient.clone(),
+            minimums: minimums.collect(),
+            retry_after: knobs.pending_retry_after,
+        }
+    }
+
+    /// Pays, once: paying again returns the first payment.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`.
+    pub async fn pay(&self, payment: &Payment, pay: SandboxPay) -> Result<SandboxPayment, Refusal> {
+        let now = self.clock.now();
+        let id = payment.quote.id;
+        let record = SandboxPayment {
+            payment: id,
+            reference: format!("sbx_{}", id.to_string().trim_start_matches("pay_")),
+            amount: pay.amount.unwrap_or(payment.quote.price),
+            recipient: pay.recipient.unwrap_or_else(|| self.recipient.clone()),
+            outcome: pay.outcome,
+            paid_at: now,
+            settles_at: now.plus(pay.delay),
+        };
+        Ok(self.store.sandbox_pay(record).await?)
+    }
+
+    /// The sandbox's record of a payment.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`.
+    pub async fn record(&self, id: PaymentId) -> Result<Option<SandboxPayment>, Refusal> {
+        Ok(self.store.sandbox_get(id).await?)
+    }
+}
+
+#[async_trait]
+impl PaymentProvider for Sandbox {
+    fn rail(&self) -> Rail {
+        Rail::Sandbox
+    }
+
+    fn minimum(&self, currency: OriginCurrency) -> Option<Micros> {
+        self.minimums.iter().find(|(known, _)| *known == currency).map(|(_, minimum)| *minimum)
+    }
+
+    fn payee(&self) -> &str {
+        &self.recipient
+    }
+
+    async fn offer(&self, quote: &Quote) -> Result<Offered, ProviderError> {
+        Ok(Offered { provider_ref: quote.id.to_string(), terms: Vec::new() })
+    }
+
+    fn requirements(&self, quote: &Quote, site: &str) -> Value {
+        json!({
+            "provider": "sandbox",
+            "amount": { "amount_micros": quote.price.0, "currency": "USD" },
+            "expires_at": quote.expires_at.to_string(),
+            "pay": { "method": "POST", "url": format!("{site}/api/v1/sandbox/payments/{}/pay", quote.id) },
+        })
+    }
+
+    async fn check(&self, quote: &Quote) -> Result<Checked, ProviderError> {
+        let record = self.store.sandbox_get(quote.id).await.map_err(|_| ProviderError::Unavailable)?;
+        let now = self.clock.now();
+        let Some(record) = record else { return Ok(Checked::Pending(self.retry_after)) };
+        Ok(match record.status(now) {
+            "success" => Checked::Settled(RailRecord {
+                proof_key: format!("sandbox:{}", record.reference),
+                reference: record.reference,
+                amount: record.amount,
+                payee: record.recipient,
+            }),
+            "pending" => Checked::Pending(record.settles_at.since(now).max(Duration::from_millis(1))),
+            _ => Checked::Failed,
+        })
+    }
+}

@@ -1,0 +1,386 @@
+//! A refusal is an answer that says no, why, and what next. Every public code stands here once, in one table; both
+//! doors render it, and nothing but a refusal can reach a client as an error.
+
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
+
+use serde_json::{Map, Value};
+use storage::{StoreError, model::PaymentState};
+
+/// Who failed: a metric label and a line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The one who asked.
+    Buyer,
+    /// The seller behind the listing.
+    Seller,
+    /// We.
+    Gateway,
+    /// The payment provider.
+    Provider,
+}
+
+impl Blame {
+    /// The label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Buyer => "buyer",
+            Self::Seller => "seller",
+            Self::Gateway => "gateway",
+            Self::Provider => "provider",
+        }
+    }
+}
+
+/// Whether the seller was called; `None` in the answer means that it cannot be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SellerCalled {
+    /// Not a byte reached it.
+    #[default]
+    No,
+    /// It was.
+    Yes,
+    /// It may have been.
+    Unknown,
+}
+
+/// What one code means: the row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The code on the wire.
+    pub code: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable literal that a program acts on.
+    pub next_action: &'static str,
+    /// Whether the same request may be sent again as it is.
+    pub retryable: bool,
+    /// Who failed.
+    pub blame: Blame,
+    /// What happened, for people.
+    pub message: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $status:literal $code:literal, $next:literal, $retry:literal, $blame:ident, $message:literal;)*) => {
+        /// Every public code. Adding one is one line here.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* #[doc = $message] $name),* }
+
+        impl Code {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// What it means.
+            #[must_use]
+            pub fn row(self) -> Row {
+                match self {
+                    $(Self::$name => Row {
+                        code: $code, status: $status, next_action: $next, retryable: $retry, blame: Blame::$blame,
+                        message: $message,
+                    }),*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    // The request itself.
+    BadRequest = 400 "BAD_REQUEST", "fix_request", false, Buyer, "The request is not well-formed.";
+    MisdirectedRequest = 421 "MISDIRECTED_REQUEST", "fix_request", false, Buyer, "This host is not served here.";
+    RouteNotFound = 404 "ROUTE_NOT_FOUND", "read_documentation", false, Buyer, "There is no such route.";
+    MethodNotAllowed = 405 "METHOD_NOT_ALLOWED", "read_documentation", false, Buyer, "The route does not take this method.";
+    UnsupportedMediaType = 415 "UNSUPPORTED_MEDIA_TYPE", "send_json", false, Buyer, "Send the body uncompressed, with Content-Type: application/json.";
+    HeadTooLarge = 431 "HEAD_TOO_LARGE", "send_smaller_head", false, Buyer, "The request's head is too large or has too many fields.";
+    ExpectationFailed = 417 "EXPECTATION_FAILED", "fix_request", false, Buyer, "Only Expect: 100-continue is understood.";
+    RequestTimeout = 408 "REQUEST_TIMEOUT", "retry_same_request", true, Buyer, "The request did not arrive in time.";
+    PayloadTooLarge = 413 "PAYLOAD_TOO_LARGE", "send_smaller_body", false, Buyer, "The body is larger than allowed.";
+    InvalidJson = 400 "INVALID_JSON", "fix_request", false, Buyer, "The body is not one well-formed JSON value.";
+    ValidationFailed = 422 "VALIDATION_FAILED", "fix_request", false, Buyer, "Some fields are missing, unknown or out of range; details.fields names them.";
+    // Who asks.
+    Unauthenticated = 401 "UNAUTHENTICATED", "provide_api_key", false, Buyer, "No valid API key was given.";
+    ScopeRequired = 403 "SCOPE_REQUIRED", "use_key_with_scope", false, Buyer, "The API key lacks the scope that this route needs.";
+    ProfileSuspended = 403 "PROFILE_SUSPENDED", "contact_operator", false, Buyer, "The profile is suspended.";
+    RateLimited = 429 "RATE_LIMITED", "retry_after_delay", true, Buyer, "Too many requests; wait and send it again.";
+    ChallengeInvalid = 401 "CHALLENGE_INVALID", "request_new_challenge", false, Buyer, "The challenge was not issued for this wallet, purpose and profile.";
+    ChallengeExpired = 401 "CHALLENGE_EXPIRED", "request_new_challenge", false, Buyer, "The challenge has expired.";
+    ChallengeAlreadyUsed = 401 "CHALLENGE_ALREADY_USED", "request_new_challenge", false, Buyer, "The challenge was used before.";
+    PowInvalid = 400 "POW_INVALID", "solve_proof_of_work", false, Buyer, "The proof of work does not have enough leading zeros.";
+    SignatureInvalid = 401 "SIGNATURE_INVALID", "sign_challenge_message", false, Buyer, "The signature is not this wallet's over the challenge's message.";
+    ContractWalletUnsupported = 422 "CONTRACT_WALLET_UNSUPPORTED", "use_other_wallet", false, Buyer, "Contract wallets cannot be verified here.";
+    WalletAlreadyRegistered = 409 "WALLET_ALREADY_REGISTERED", "recover_account", false, Buyer, "The wallet belongs to a profile; recover that account instead.";
+    // What is offered.
+    ListingNotFound = 404 "LISTING_NOT_FOUND", "find_other_listing", false, Buyer, "There is no such listing.";
+    NotOwner = 403 "NOT_OWNER", "use_owner_key", false, Buyer, "Only the listing's owner may do this.";
+    EndpointNotFound = 404 "ENDPOINT_NOT_FOUND", "set_private_endpoint_url", false, Buyer, "The listing has no endpoint.";
+    ApiKeyNotFound = 404 "API_KEY_NOT_FOUND", "list_api_keys", false, Buyer, "The profile has no such key.";
+    GatewayRequestNotFound = 404 "GATEWAY_REQUEST_NOT_FOUND", "list_gateway_requests", false, Buyer, "The profile has no such gateway request.";
+    PayoutWalletRequired = 409 "PAYOUT_WALLET_REQUIRED", "enable_payout_wallet", false, Buyer, "A paid listing needs an active wallet that can be paid out to.";
+    VersionConflict = 409 "VERSION_CONFLICT", "read_again_and_retry", true, Buyer, "Somebody else changed it at the same time.";
+    StatusConflict = 409 "STATUS_CONFLICT", "contact_operator", false, Buyer, "The listing's status does not allow this.";
+    ListingUnavailable = 409 "LISTING_UNAVAILABLE", "find_other_listing", false, Seller, "The listing is not active or has no endpoint.";
+    SelfCallForbidden = 403 "SELF_CALL_FORBIDDEN", "find_other_listing", false, Buyer, "A seller cannot buy from itself.";
+    SellerPaused = 503 "SELLER_PAUSED", "retry_later", true, Seller, "The seller has paused the endpoint.";
+    SellerCircuitOpen = 503 "SELLER_CIRCUIT_OPEN", "retry_later", true, Seller, "The seller's endpoint has failed too often; it is given a pause.";
+    SellerBusy = 503 "SELLER_BUSY", "retry_later", true, Seller, "The seller takes no more calls right now.";
+    SellerRateLimited = 429 "SELLER_RATE_LIMITED", "retry_after_delay", true, Seller, "The seller's own rate limit is reached.";
+    // The money.
+    PaymentRequired = 402 "PAYMENT_REQUIRED", "pay_then_retry_with_payment_id", false, Buyer, "Complete payment, then retry this gateway call with X-Crochet-Relay-Request-Id.";
+    PaymentFailed = 402 "PAYMENT_FAILED", "pay_then_retry_with_payment_id", false, Buyer, "That payment did not succeed; here is a fresh quote.";
+    PaymentUnderpaid = 402 "PAYMENT_UNDERPAID", "pay_then_retry_with_payment_id", false, Buyer, "Less than the price arrived; it is owed back to you, and here is a fresh quote.";
+    PaymentNotFound = 404 "PAYMENT_NOT_FOUND", "request_new_quote", false, Buyer, "The profile has no such payment.";
+    PaymentRequestMismatch = 409 "PAYMENT_REQUEST_MISMATCH", "send_original_request", false, Buyer, "The payment was made for another listing or body.";
+    PaymentInProgress = 409 "PAYMENT_IN_PROGRESS", "retry_same_payment", true, Gateway, "The payment is being used by another request.";
+    PaymentClosed = 409 "PAYMENT_CLOSED", "request_new_quote", false, Buyer, "The payment was given back and cannot be used.";
+    PaymentRouteMinimumNotMet = 400 "PAYMENT_ROUTE_MINIMUM_NOT_MET", "retry_with_other_payment_route", false, Buyer, "This payment route cannot support the listing's low per-call price.";
+    PaymentRouteUnavailable = 422 "PAYMENT_ROUTE_UNAVAILABLE", "retry_with_other_payment_route", false, Provider, "The payment cannot be made on this route.";
+    OriginCurrencyUnknown = 422 "ORIGIN_CURRENCY_UNKNOWN", "fix_request", false, Buyer, "X-Crochet-Origin-Currency must be SOL, ETH, USDC or USDC-SOL.";
+    TooManyOpenQuotes = 429 "TOO_MANY_OPEN_QUOTES", "pay_or_let_quotes_expire", true, Buyer, "Too many unpaid quotes are open.";
+    PaymentProviderUnavailable = 503 "PAYMENT_PROVIDER_UNAVAILABLE", "retry_later", true, Provider, "The payment provider does not answer; nothing is lost.";
+    PriceAboveMaximum = 409 "PRICE_ABOVE_MAXIMUM", "raise_maximum_or_find_other_listing", false, Buyer, "The price is above X-Crochet-Max-Price-Micros.";
+    SpendLimitExceeded = 403 "SPEND_LIMIT_EXCEEDED", "use_other_key", false, Buyer, "The API key may not agree to this price.";
+    IdempotencyKeyReused = 422 "IDEMPOTENCY_KEY_REUSED", "use_new_idempotency_key", false, Buyer, "The Idempotency-Key names another purchase.";
+    ResultNotKept = 410 "RESULT_NOT_KEPT", "request_new_quote", false, Gateway, "The call was completed; its answer is no longer kept.";
+    // The seller.
+    SellerError = 502 "SELLER_ERROR", "retry_same_payment", true, Seller, "The seller failed; the payment stays usable.";
+    SellerUnreachable = 502 "SELLER_UNREACHABLE", "retry_same_payment", true, Seller, "The seller could not be reached; the payment stays usable.";
+    SellerRedirected = 502 "SELLER_REDIRECTED", "retry_same_payment", true, Seller, "The seller answered with a redirect, which is never followed; the payment stays usable.";
+    SellerInvalidResponse = 502 "SELLER_INVALID_RESPONSE", "retry_same_payment", true, Seller, "The seller's answer was too large, broken, or not what it said; the payment stays usable.";
+    SellerTimeout = 504 "SELLER_TIMEOUT", "retry_same_payment", true, Seller, "The seller did not answer in time; the payment stays usable.";
+    // Ours.
+    Overloaded = 503 "OVERLOADED", "retry_later", true, Gateway, "The gateway is at its limit.";
+    ShuttingDown = 503 "SHUTTING_DOWN", "retry_later", true, Gateway, "The gateway is shutting down.";
+    StoreUnavailable = 503 "STORE_UNAVAILABLE", "retry_same_request", true, Gateway, "The store does not confirm; nothing is lost.";
+    InternalError = 500 "INTERNAL_ERROR", "retry_later", true, Gateway, "Something broke on our side.";
+}
+
+/// An answer that says no.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    code: Code,
+    message: Option<Cow<'static, str>>,
+    seller_called: SellerCalled,
+    payment_state: Option<PaymentState>,
+    retry_after: Option<Duration>,
+    next_action: Option<&'static str>,
+    details: Option<Box<Map<String, Value>>>,
+    recovery: Option<Box<Map<String, Value>>>,
+    data: Option<Box<Value>>,
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Self {
+            code,
+            message: None,
+            seller_called: SellerCalled::No,
+            payment_state: None,
+            retry_after: None,
+            next_action: None,
+            details: None,
+            recovery: None,
+            data: None,
+        }
+    }
+}
+
+/// The one place where a fault of the store becomes an answer.
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(reason) => {
+                tracing::warn!(%reason, "store unavailable");
+                Self::from(Code::StoreUnavailable).retry_after(Duration::from_secs(1))
+            }
+            StoreError::Unknown(reason) => {
+                tracing::error!(%reason, "store did not confirm");
+                Self::from(Code::StoreUnavailable).retry_after(Duration::from_secs(1))
+            }
+            StoreError::Corrupt(reason) => {
+                tracing::error!(%reason, "store is damaged");
+                Self::from(Code::InternalError)
+            }
+        }
+    }
+}
+
+impl Refusal {
+    /// Which one it is.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Its HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.code.row().status
+    }
+
+    /// When to come back, if it says.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|after| after.as_millis().div_ceil(1000).max(1) as u64)
+    }
+
+    /// Says more exactly what happened. Never a secret, a private address or the caller's own bytes unescaped.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// Says whether the seller was called.
+    #[must_use]
+    pub fn seller_called(mut self, called: SellerCalled) -> Self {
+        self.seller_called = called;
+        self
+    }
+
+    /// Says where the money is.
+    #[must_use]
+    pub fn payment_state(mut self, state: PaymentState) -> Self {
+        self.payment_state = Some(state);
+        self
+    }
+
+    /// Says when to come back.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// Says to do something else than the code's row says.
+    #[must_use]
+    pub fn next_action(mut self, next_action: &'static str) -> Self {
+        self.next_action = Some(next_action);
+        self
+    }
+
+    /// Adds a field to `details`.
+    #[must_use]
+    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.get_or_insert_default().insert(name.to_string(), value.into());
+        self
+    }
+
+    /// Adds a field to `recovery`.
+    #[must_use]
+    pub fn recovery(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.recovery.get_or_insert_default().insert(name.to_string(), value.into());
+        self
+    }
+
+    /// Adds `data` beside `error`, as a 402 has it.
+    #[must_use]
+    pub fn data(mut self, data: Value) -> Self {
+        self.data = Some(Box::new(data));
+        self
+    }
+
+    /// A field of a request that is wrong; several calls name several fields.
+    #[must_use]
+    pub fn field(mut self, name: &str, reason: &str) -> Self {
+        let fields = self.details.get_or_insert_default().entry("fields").or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(fields) = fields {
+            fields.insert(name.to_string(), Value::from(reason));
+        }
+        self
+    }
+
+    /// The body: the envelope with `error`, its `recovery` and, if any, `data`. `site` is the public URL without a
+    /// slash at its end.
+    #[must_use]
+    pub fn body(&self, site: &str) -> Vec<u8> {
+        let row = self.code.row();
+        let mut out = String::with_capacity(768);
+        out.push_str("{\"success\":false,\"error\":{\"code\":\"");
+        out.push_str(row.code);
+        out.push_str("\",\"message\":");
+        push_json(&mut out, self.message.as_deref().unwrap_or(row.message));
+        out.push_str(",\"details\":{\"seller_endpoint_called\":");
+        out.push_str(match self.seller_called {
+            SellerCalled::No => "false",
+            SellerCalled::Yes => "true",
+            SellerCalled::Unknown => "null",
+        });
+        if let Some(state) = self.payment_state {
+            let _ = write!(out, ",\"payment_state\":\"{}\"", state.name());
+        }
+        push_fields(&mut out, self.details.as_deref());
+        let next_action = self.next_action.unwrap_or(row.next_action);
+        let _ = write!(out, "}},\"recovery\":{{\"retryable\":{},\"next_action\":\"{next_action}\"", row.retryable);
+        if let Some(seconds) = self.retry_after_seconds() {
+            let _ = write!(out, ",\"retry_after_seconds\":{seconds}");
+        }
+        push_fields(&mut out, self.recovery.as_deref());
+        out.push_str(",\"docs_url\":");
+        push_json(&mut out, site);
+        out.pop();
+        let _ = write!(out, "/docs/errors#{}\"}}}}", row.code);
+        if let Some(data) = &self.data {
+            let _ = write!(out, ",\"data\":{data}");
+        }
+        out.push('}');
+        out.into_bytes()
+    }
+}
+
+/// Appends `text` as a JSON string.
+pub(crate) fn push_json(out: &mut String, text: &str) {
+    let _ = write!(out, "{}", Value::from(text));
+}
+
+fn push_fields(out: &mut String, fields: Option<&Map<String, Value>>) {
+    for (name, value) in fields.into_iter().flatten() {
+        out.push(',');
+        push_json(out, name);
+        let _ = write!(out, ":{value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_its_own_and_renders_as_json() {
+        let mut seen = HashSet::new();
+        for code in Code::ALL {
+            let row = code.row();
+            assert!(seen.insert(row.code), "{} twice", row.code);
+            let body = Refusal::from(*code).body("http://127.0.0.1:8080");
+            let value: Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(value["error"]["code"], row.code);
+            assert_eq!(value["error"]["details"]["seller_endpoint_called"], false);
+            assert_eq!(
+                value["error"]["recovery"]["docs_url"],
+                format!("http://127.0.0.1:8080/docs/errors#{}", row.code)
+            );
+        }
+    }
+
+    #[test]
+    fn all_that_is_added_is_shown() {
+        let refusal = Refusal::from(Code::SellerError)
+            .message("the \"seller\" failed")
+            .seller_called(SellerCalled::Unknown)
+            .payment_state(PaymentState::Settled)
+            .retry_after(Duration::from_millis(1500))
+            .detail("seller_status_code", 500)
+            .recovery("preserve", vec!["X-Crochet-Relay-Request-Id"])
+            .data(serde_json::json!({"a": 1}));
+        let value: Value = serde_json::from_slice(&refusal.body("https://x")).expect("JSON");
+        assert_eq!(value["error"]["message"], "the \"seller\" failed");
+        assert_eq!(value["error"]["details"]["seller_endpoint_called"], Value::Null);
+        assert_eq!(value["error"]["details"]["payment_state"], "settled");
+        assert_eq!(value["error"]["details"]["seller_status_code"], 500);
+        assert_eq!(value["error"]["recovery"]["retry_after_seconds"], 2);
+        assert_eq!(value["error"]["recovery"]["preserve"][0], "X-Crochet-Relay-Request-Id");
+        assert_eq!(value["data"]["a"], 1);
+    }
+}
