@@ -5,9 +5,24 @@
 //!
 //! *Never:* decides who may do what, speaks a protocol, or names a framework.
 
+pub mod embedded;
 pub mod error;
 pub mod model;
 pub mod store;
 
+use std::sync::Arc;
+
+pub use embedded::Embedded;
 pub use error::{StoreError, StoreResult};
 pub use store::{Store, *};
+
+/// Opens the store that the configuration names. Metrics go to the recorder that is installed by then.
+///
+/// # Errors
+/// `Unavailable` when it cannot be reached or another process has it; `Corrupt` when it is damaged, newer than this
+/// program, or went back. The text says what to do.
+pub fn open(config: &config::Storage, clock: model::Clock) -> StoreResult<Arc<dyn Store>> {
+    match config.backend {
+        config::Backend::Embedded => Ok(Arc::new(Embedded::open(config, clock)?)),
+    }
+}

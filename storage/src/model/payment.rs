@@ -382,7 +382,7 @@ impl Payment {
     /// Records money. State and posting change together; verified money is always recorded, whatever the state.
     ///
     /// # Errors
-    /// `Unbalanced` when the amounts are not above zero.
+    /// `Unbalanced` when the amount is not above zero, and the price is.
     pub fn settle(&mut self, evidence: Evidence, posting: PostingId, now: UnixMillis) -> Result<Settled, Unbalanced> {
         if self.progress.evidence.iter().any(|known| known.proof_key == evidence.proof_key) {
             return Ok(Settled::Known);
@@ -399,15 +399,17 @@ impl Payment {
             (Settled::InFull, price, PaymentState::Settled)
         };
         let surplus = amount.checked_sub(kept).ok_or(Unbalanced)?;
-        let posting = Posting::new(
-            posting,
-            PostingKind::Settled,
-            now,
-            &[(Account::Rail(evidence.rail), amount)],
-            &[(Account::Suspense(self.quote.id), kept), (Account::Owed(self.quote.buyer), surplus)],
-        )?;
+        // A price of nothing is paid by nothing, and then nothing moves; any other payment needs money.
+        if (amount, price) != (Micros::ZERO, Micros::ZERO) {
+            self.progress.postings.push(Posting::new(
+                posting,
+                PostingKind::Settled,
+                now,
+                &[(Account::Rail(evidence.rail), amount)],
+                &[(Account::Suspense(self.quote.id), kept), (Account::Owed(self.quote.buyer), surplus)],
+            )?);
+        }
         self.progress.state = state;
-        self.progress.postings.push(posting);
         self.progress.evidence.push(evidence);
         self.progress.version += 1;
         Ok(found)

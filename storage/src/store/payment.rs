@@ -66,7 +66,8 @@ pub struct ClaimRequest {
 #[async_trait]
 pub trait PaymentStore: Send + Sync {
     /// Opens a quote by its identity: (buyer, listing, body, currency, key or none). While an equal one is open it is
-    /// `Exists`; with a key, an equal one in any state is (until its key is forgotten, 72 h after its end). Rules out
+    /// `Exists`; with a key, an equal one is in any state that may still buy or has bought (until its key is forgotten, 72 h after
+    /// its end); one that expired unpaid, failed or was given back is replaced. Rules out
     /// a look followed by an insert: two equal questions at once must get one quote. `open_max`: open quotes per buyer.
     async fn quote_open(&self, quote: Quote, open_max: u32) -> StoreResult<QuoteOpened>;
 

@@ -1,0 +1,280 @@
+//! A draft: the steps of one commit, decided one after the other, each upon the state that those before it left.
+//! Nothing of it is visible to anybody before it is durable.
+
+use std::{collections::HashMap, sync::Arc};
+
+use fjall::{Keyspace, Slice};
+
+use super::{
+    codec::{decode, decode_id, encode},
+    engine::{Engine, Place, Put},
+    keys::{self, Key},
+    live::{LivePayments, OpenQuotes},
+    steps::Rules,
+};
+use crate::{
+    error::{StoreError, StoreResult},
+    model::{Owner, Payment, PaymentId, PostingId, Progress, UnixMillis},
+    store::Change,
+};
+
+/// What the writer remembers from one commit to the next.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// How many quotes each buyer has open.
+    pub(crate) open_quotes: OpenQuotes,
+    last_event: [u8; 16],
+}
+
+impl Memory {
+    /// A new event's id. Within a millisecond later ones sort later, so that a page's end stays where it was.
+    pub(crate) fn mint(&mut self, now: UnixMillis) -> PostingId {
+        let drawn = PostingId::mint(now).bytes();
+        let same_moment = drawn.first_chunk::<6>() == self.last_event.first_chunk::<6>();
+        let event = if same_moment && drawn <= self.last_event {
+            u128::from_be_bytes(self.last_event).wrapping_add(1).to_be_bytes()
+        } else {
+            drawn
+        };
+        self.last_event = event;
+        PostingId::from_bytes(event)
+    }
+}
+
+/// What steps may look at and change.
+pub(crate) struct Draft<'a> {
+    /// Where what is committed stands.
+    pub(crate) engine: &'a Engine,
+    /// What the writer remembers.
+    pub(crate) memory: &'a mut Memory,
+    /// This life of this node.
+    pub(crate) owner: Owner,
+    /// What the configuration says.
+    pub(crate) rules: Rules,
+    /// The present moment, the same for all that one step writes.
+    pub(crate) now: UnixMillis,
+    live: &'a LivePayments,
+    puts: Vec<Entry>,
+    latest: HashMap<Key, usize>,
+    payments: HashMap<PaymentId, Arc<Payment>>,
+    replaced: Vec<(PaymentId, Option<Arc<Payment>>)>,
+    changes: Vec<Change>,
+    gone: Vec<PaymentId>,
+    bytes: u64,
+}
+
+struct Entry {
+    put: Put,
+    /// The entry of the same key before this one.
+    before: Option<usize>,
+}
+
+/// Where a step began: what it left is taken back when it fails.
+pub(crate) struct Mark {
+    puts: usize,
+    replaced: usize,
+    changes: usize,
+    gone: usize,
+}
+
+/// What a draft came to.
+pub(crate) struct Drafted {
+    /// What to write, in order, each key once.
+    pub(crate) puts: Vec<Put>,
+    /// Payments after their steps, and those that were read.
+    pub(crate) payments: HashMap<PaymentId, Arc<Payment>>,
+    /// What caches must forget.
+    pub(crate) changes: Vec<Change>,
+    /// Payments that were deleted.
+    pub(crate) gone: Vec<PaymentId>,
+}
+
+impl<'a> Draft<'a> {
+    /// An empty draft.
+    pub(crate) fn new(
+        engine: &'a Engine,
+        live: &'a LivePayments,
+        memory: &'a mut Memory,
+        (owner, rules): (Owner, Rules),
+    ) -> Self {
+        Self {
+            engine,
+            memory,
+            owner,
+            rules,
+            now: UnixMillis(0),
+            live,
+            puts: Vec::new(),
+            latest: HashMap::new(),
+            payments: HashMap::new(),
+            replaced: Vec::new(),
+            changes: Vec::new(),
+            gone: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Begins a step.
+    pub(crate) fn begin(&mut self, now: UnixMillis) -> Mark {
+        self.now = now;
+        Mark {
+            puts: self.puts.len(),
+            replaced: self.replaced.len(),
+            changes: self.changes.len(),
+            gone: self.gone.len(),
+        }
+    }
+
+    /// Takes back what a step left that failed half-way.
+    pub(crate) fn undo(&mut self, mark: &Mark) {
+        while self.puts.len() > mark.puts {
+            let Some(Entry { put, before }) = self.puts.pop() else { break };
+            if let Place::Key(key) = put.place {
+                match before {
+                    Some(before) => self.latest.insert(key, before),
+                    None => self.latest.remove(&key),
+                };
+            }
+        }
+        while self.replaced.len() > mark.replaced {
+            match self.replaced.pop() {
+                Some((id, Some(before))) => self.payments.insert(id, before),
+                Some((id, None)) => self.payments.remove(&id),
+                None => break,
+            };
+        }
+        self.changes.truncate(mark.changes);
+        self.gone.truncate(mark.gone);
+    }
+
+    /// How many bytes the draft has come to.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The value of a key, as the steps before left it.
+    pub(crate) fn get(&self, key: &Key) -> StoreResult<Option<Slice>> {
+        match self.latest.get(key).and_then(|index| self.puts.get(*index)) {
+            Some(entry) => Ok(entry.put.value.clone()),
+            None => self.engine.get(key),
+        }
+    }
+
+    /// The value of a key, read back.
+    pub(crate) fn read<T: serde::de::DeserializeOwned>(&self, what: &str, key: &Key) -> StoreResult<Option<T>> {
+        self.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
+    }
+
+    /// The payment that an index key names.
+    pub(crate) fn payment_id_at(&self, key: &Key) -> StoreResult<Option<PaymentId>> {
+        self.get(key)?.map(|bytes| decode_id("payment index", &bytes).map(PaymentId::from_bytes)).transpose()
+    }
+
+    /// Writes a value.
+    pub(crate) fn put(&mut self, key: Key, value: Slice) {
+        self.note(key, Some(value));
+    }
+
+    /// Writes a value of the model.
+    pub(crate) fn write<T: serde::Serialize>(&mut self, key: Key, value: &T) -> StoreResult<()> {
+        let value = encode(value)?;
+        self.put(key, value);
+        Ok(())
+    }
+
+    /// Takes a key away.
+    pub(crate) fn remove(&mut self, key: Key) {
+        self.note(key, None);
+    }
+
+    fn note(&mut self, key: Key, value: Option<Slice>) {
+        self.bytes += (key.bytes.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
+        let before = self.latest.insert(key.clone(), self.puts.len());
+        self.puts.push(Entry { put: Put { place: Place::Key(key), value }, before });
+    }
+
+    /// Writes the bytes of a result; a payment has one, so it is never written twice in a draft.
+    pub(crate) fn put_result(&mut self, bucket: Keyspace, id: PaymentId, value: &[u8]) {
+        self.bytes += value.len() as u64;
+        let put = Put { place: Place::Result(bucket, Slice::from(&id.bytes())), value: Some(Slice::from(value)) };
+        self.puts.push(Entry { put, before: None });
+    }
+
+    /// Caches must forget this.
+    pub(crate) fn change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// A payment, as the steps before left it: the open draft first, then memory, then the engine.
+    pub(crate) fn payment(&mut self, id: PaymentId) -> StoreResult<Option<Arc<Payment>>> {
+        if let Some(payment) = self.payments.get(&id) {
+            return Ok(Some(Arc::clone(payment)));
+        }
+        // Deleted by a step before: memory and the engine still have it until the commit.
+        if self.gone.contains(&id) {
+            return Ok(None);
+        }
+        let payment = match self.live.get(id) {
+            Some(payment) => Some(payment),
+            None => read_payment(self.engine, id)?,
+        };
+        if let Some(payment) = &payment {
+            self.payments.insert(id, Arc::clone(payment));
+        }
+        Ok(payment)
+    }
+
+    /// From here on this is the payment's state. The caller writes its keys.
+    pub(crate) fn replace_payment(&mut self, payment: Arc<Payment>) {
+        let id = payment.quote.id;
+        self.replaced.push((id, self.payments.insert(id, payment)));
+    }
+
+    /// The payment is gone. The caller removes its keys.
+    pub(crate) fn forget_payment(&mut self, id: PaymentId) {
+        self.replaced.push((id, self.payments.remove(&id)));
+        self.gone.push(id);
+    }
+
+    /// What to write and what to tell, once it is written.
+    pub(crate) fn finish(self) -> Drafted {
+        let latest = self.latest;
+        let puts = self.puts.into_iter().enumerate();
+        let puts = puts.filter(|(index, entry)| match &entry.put.place {
+            // The engine would take two values of one key in a batch, and either might stand.
+            Place::Key(key) => latest.get(key) == Some(index),
+            Place::Result(..) => true,
+        });
+        Drafted {
+            puts: puts.map(|(_, entry)| entry.put).collect(),
+            payments: self.payments,
+            changes: self.changes,
+            gone: self.gone,
+        }
+    }
+}
+
+/// A payment from the engine: its record and, while it is under way, what changed since.
+///
+/// The delta is read first: a step that ends a payment writes the record before it takes the delta away, so whoever
+/// finds no delta finds the record that made it go.
+pub(crate) fn read_payment(engine: &Engine, id: PaymentId) -> StoreResult<Option<Arc<Payment>>> {
+    let delta = engine.get(&keys::delta(id))?;
+    let Some(record) = engine.get(&keys::payment(id))? else {
+        return match delta {
+            None => Ok(None),
+            Some(_) => Err(StoreError::Corrupt(format!("{id} has progress and no quote"))),
+        };
+    };
+    let mut payment: Payment = decode("payment", &record)?;
+    if payment.quote.id != id {
+        return Err(StoreError::Corrupt(format!("the record of {id} is that of {}", payment.quote.id)));
+    }
+    if let Some(delta) = delta {
+        let progress: Progress = decode("progress of a payment", &delta)?;
+        if progress.version > payment.progress.version {
+            payment.progress = progress;
+        }
+    }
+    Ok(Some(Arc::new(payment)))
+}

@@ -1,0 +1,264 @@
+//! The engine under the store: its keyspaces, its configuration, its errors. Only this file and `commit` know fjall.
+
+use std::{fs, path::Path};
+
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
+use parking_lot::RwLock;
+
+use super::keys::{Key, Range, Space};
+use crate::{
+    error::{StoreError, StoreResult},
+    model::{PaymentId, UnixMillis},
+};
+
+const MIB: u64 = 1 << 20;
+/// The engine takes no smaller journal.
+const JOURNAL_MIN: u64 = 64 * MIB;
+/// Results come and go with their bucket: a small memtable is enough, and there is one for each live bucket.
+const RESULT_MEMTABLE_MAX: u64 = 16 * MIB;
+/// The engine's second worker matters: with one, a rotation can wait for ever on the queue that it alone empties.
+const WORKER_THREADS: usize = 2;
+
+/// An open engine.
+pub(crate) struct Engine {
+    database: Database,
+    money: Keyspace,
+    market: Keyspace,
+    meta: Keyspace,
+    buckets: RwLock<Vec<Bucket>>,
+    memtable_bytes: u64,
+    result_memtable_bytes: u64,
+    journal_bytes: u64,
+}
+
+/// The results of calls that completed from `start` on, for `span` milliseconds.
+#[derive(Clone)]
+pub(crate) struct Bucket {
+    /// When it begins, milliseconds since 1970.
+    pub(crate) start: u64,
+    /// How long it is, milliseconds.
+    pub(crate) span: u64,
+    /// Where its results are.
+    pub(crate) results: Keyspace,
+}
+
+impl Bucket {
+    /// Whether a call that completed then is in it.
+    pub(crate) fn covers(&self, at: UnixMillis) -> bool {
+        self.start <= at.0 && at.0 < self.start.saturating_add(self.span)
+    }
+
+    /// The bytes kept for a payment.
+    ///
+    /// # Errors
+    /// When the engine cannot read them.
+    pub(crate) fn get(&self, id: PaymentId) -> StoreResult<Option<Slice>> {
+        self.results.get(id.bytes()).map_err(read_error)
+    }
+}
+
+/// A change of one key.
+pub(crate) struct Put {
+    /// Which key; for a result its bucket's keyspace and the payment's id.
+    pub(crate) place: Place,
+    /// The new value; `None` takes the key away.
+    pub(crate) value: Option<Slice>,
+}
+
+/// Where a put goes.
+pub(crate) enum Place {
+    /// One of the fixed keyspaces.
+    Key(Key),
+    /// A bucket of results.
+    Result(Keyspace, Slice),
+}
+
+/// What a fault of the engine means to a reader.
+pub(crate) fn read_error(error: fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(_)
+        | fjall::Error::Storage(fjall::LsmError::Io(_))
+        | fjall::Error::Poisoned
+        | fjall::Error::KeyspaceDeleted
+        | fjall::Error::Locked => StoreError::Unavailable(error.to_string()),
+        _ => StoreError::Corrupt(error.to_string()),
+    }
+}
+
+impl Engine {
+    /// Opens or makes the engine in `path`.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be reached now, `Corrupt` when it is damaged.
+    pub(crate) fn open(path: &Path, config: &config::Storage) -> StoreResult<Self> {
+        clear_unfinished(path)?;
+        let journal_bytes = config.journal_bytes.max(JOURNAL_MIN);
+        let database = Database::builder(path)
+            .cache_size(config.cache_bytes)
+            .max_journaling_size(journal_bytes)
+            .manual_journal_persist(true)
+            .worker_threads(WORKER_THREADS)
+            .open()
+            .map_err(read_error)?;
+        let open = |name: &str| {
+            let options =
+                || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes).manual_journal_persist(true);
+            database.keyspace(name, options).map_err(read_error)
+        };
+        let engine = Self {
+            money: open("money")?,
+            market: open("market")?,
+            meta: open("meta")?,
+            buckets: RwLock::new(Vec::new()),
+            memtable_bytes: config.memtable_bytes,
+            result_memtable_bytes: config.memtable_bytes.min(RESULT_MEMTABLE_MAX),
+            journal_bytes,
+            database,
+        };
+        for name in engine.database.list_keyspace_names() {
+            if let Some((start, span)) = bucket_of_name(&name) {
+                engine.bucket_open(start, span)?;
+            }
+        }
+        Ok(engine)
+    }
+
+    fn keyspace(&self, space: Space) -> &Keyspace {
+        match space {
+            Space::Money => &self.money,
+            Space::Market => &self.market,
+            Space::Meta => &self.meta,
+        }
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// When the engine cannot read it.
+    pub(crate) fn get(&self, key: &Key) -> StoreResult<Option<Slice>> {
+        self.keyspace(key.space).get(&key.bytes).map_err(read_error)
+    }
+
+    /// Keys and values of a range, in order.
+    pub(crate) fn scan(&self, range: &Range) -> Box<dyn Iterator<Item = StoreResult<(Slice, Slice)>> + Send> {
+        // The engine takes no range that ends where it begins.
+        if range.from >= range.to {
+            return Box::new(std::iter::empty());
+        }
+        let found = self.keyspace(range.space).range(range.from.clone()..range.to.clone());
+        Box::new(found.map(|guard| guard.into_inner().map_err(read_error)))
+    }
+
+    /// Writes all of it or nothing, and syncs once. What is put first becomes visible first.
+    ///
+    /// # Errors
+    /// Whatever it says, the outcome is not known.
+    pub(crate) fn commit(&self, puts: impl Iterator<Item = Put>, most: usize) -> fjall::Result<()> {
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), most)
+            .durability(Some(PersistMode::SyncData));
+        for Put { place, value } in puts {
+            let (keyspace, bytes) = match place {
+                Place::Key(Key { space, bytes }) => (self.keyspace(space), bytes),
+                Place::Result(ref keyspace, bytes) => (keyspace, bytes),
+            };
+            match value {
+                Some(value) => batch.insert(keyspace, bytes, value),
+                None => batch.remove(keyspace, bytes),
+            }
+        }
+        batch.commit()
+    }
+
+    /// The bucket of results for calls that complete at `at`; made when it is not there yet.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be made.
+    pub(crate) fn bucket_at(&self, at: UnixMillis, span: u64) -> StoreResult<Bucket> {
+        if let Some(bucket) = self.buckets.read().iter().find(|bucket| bucket.covers(at)) {
+            return Ok(bucket.clone());
+        }
+        let span = span.max(1);
+        self.bucket_open(at.0 - at.0 % span, span)
+    }
+
+    /// The buckets that a call which completed at `at` may have its result in: one, or two after the span was changed.
+    pub(crate) fn buckets_covering(&self, at: UnixMillis) -> Vec<Bucket> {
+        self.buckets.read().iter().filter(|bucket| bucket.covers(at)).cloned().collect()
+    }
+
+    /// All buckets.
+    pub(crate) fn buckets(&self) -> Vec<Bucket> {
+        self.buckets.read().clone()
+    }
+
+    fn bucket_open(&self, start: u64, span: u64) -> StoreResult<Bucket> {
+        let options = || {
+            KeyspaceCreateOptions::default().max_memtable_size(self.result_memtable_bytes).manual_journal_persist(true)
+        };
+        // Under the lock: of two threads that need it at once, one makes it.
+        let mut buckets = self.buckets.write();
+        let known = buckets.iter().find(|bucket| (bucket.start, bucket.span) == (start, span));
+        if let Some(bucket) = known {
+            return Ok(bucket.clone());
+        }
+        let results = self.database.keyspace(&format!("results-{start}-{span}"), options).map_err(read_error)?;
+        let bucket = Bucket { start, span, results };
+        buckets.push(bucket.clone());
+        Ok(bucket)
+    }
+
+    /// Drops a bucket with all that is in it. The space comes back with the last handle, so with `bucket`.
+    ///
+    /// # Errors
+    /// `Unavailable` when the engine cannot note it.
+    pub(crate) fn bucket_drop(&self, bucket: &Bucket) -> StoreResult<()> {
+        self.buckets.write().retain(|known| (known.start, known.span) != (bucket.start, bucket.span));
+        self.database.delete_keyspace(bucket.results.clone()).map_err(read_error)
+    }
+
+    /// How full the fullest active memtable is, in percent of its limit.
+    pub(crate) fn memtable_percent(&self) -> u64 {
+        let percent = |keyspace: &Keyspace, limit: u64| {
+            keyspace.tree.active_memtable().size().saturating_mul(100).checked_div(limit).unwrap_or(0)
+        };
+        let fixed = [&self.money, &self.market, &self.meta].map(|keyspace| percent(keyspace, self.memtable_bytes));
+        let buckets = self.buckets.read();
+        let buckets = buckets.iter().map(|bucket| percent(&bucket.results, self.result_memtable_bytes));
+        fixed.into_iter().chain(buckets).max().unwrap_or(0)
+    }
+
+    /// How large the journal is, in percent of its limit. Waits while a commit syncs.
+    ///
+    /// # Errors
+    /// When the engine cannot tell.
+    pub(crate) fn journal_percent(&self) -> StoreResult<u64> {
+        let bytes = self.database.journal_disk_space().map_err(read_error)?;
+        Ok(bytes.saturating_mul(100).checked_div(self.journal_bytes).unwrap_or(0))
+    }
+}
+
+/// The start and span in a bucket's name.
+fn bucket_of_name(name: &str) -> Option<(u64, u64)> {
+    let (start, span) = name.strip_prefix("results-")?.split_once('-')?;
+    Some((start.parse().ok()?, span.parse().ok()?))
+}
+
+/// Takes away what a process left that died while it made the engine for the first time: the engine could not open
+/// it, and nothing can have been acknowledged. Anything that might hold facts is left alone.
+fn clear_unfinished(path: &Path) -> StoreResult<()> {
+    let unavailable = |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
+    if !path.exists() || path.join("version").exists() {
+        return Ok(());
+    }
+    let keyspaces = match fs::read_dir(path.join("keyspaces")) {
+        Ok(found) => found.filter_map(Result::ok).any(|entry| entry.file_name() != "0"),
+        Err(_) => false,
+    };
+    if keyspaces {
+        return Err(StoreError::Corrupt(format!(
+            "{} has tables and no version mark; restore a backup, or put the missing file `version` back",
+            path.display()
+        )));
+    }
+    fs::remove_dir_all(path).map_err(unavailable)
+}

@@ -1,0 +1,103 @@
+//! Metrics. Handles are made once, at the start: a look-up by name on every call would cost more than the call.
+
+use std::time::Instant;
+
+use metrics::{Histogram, histogram};
+
+macro_rules! operations {
+    ($($variant:ident = $name:literal),* $(,)?) => {
+        /// An operation, as the metrics name it.
+        #[derive(Clone, Copy)]
+        pub(crate) enum Operation { $($variant),* }
+
+        const NAMES: &[&str] = &[$($name),*];
+    };
+}
+
+operations!(
+    QuoteOpen = "quote_open",
+    QuoteFind = "quote_find",
+    PaymentGet = "payment_get",
+    PaymentByKey = "payment_by_key",
+    PaymentSettle = "payment_settle",
+    PaymentClaim = "payment_claim",
+    PaymentComplete = "payment_complete",
+    PaymentRelease = "payment_release",
+    PaymentOwe = "payment_owe",
+    PaymentFail = "payment_fail",
+    ClaimsOverdue = "claims_overdue",
+    ResultAppend = "result_append",
+    ResultSeal = "result_seal",
+    ResultRead = "result_read",
+    GatewayRequestList = "gateway_request_list",
+    GatewayRequestGet = "gateway_request_get",
+    LedgerList = "ledger_list",
+    FreeCallsWrite = "free_calls_write",
+    ProfileCreate = "profile_create",
+    ProfileGet = "profile_get",
+    WalletFind = "wallet_find",
+    WalletList = "wallet_list",
+    ApiKeyFind = "api_key_find",
+    ApiKeyCreate = "api_key_create",
+    ApiKeyList = "api_key_list",
+    ApiKeyRevoke = "api_key_revoke",
+    NonceUse = "nonce_use",
+    ServerSecret = "server_secret",
+    CategoryList = "category_list",
+    ListingCreate = "listing_create",
+    ListingGet = "listing_get",
+    ListingBySlug = "listing_by_slug",
+    ListingUpdate = "listing_update",
+    EndpointUpdate = "endpoint_update",
+    ListingDelete = "listing_delete",
+    ListingScan = "listing_scan",
+    ListingOfSeller = "listing_of_seller",
+    ChallengePut = "challenge_put",
+    ChallengeTake = "challenge_take",
+    SandboxPay = "sandbox_pay",
+    SandboxGet = "sandbox_get",
+    Housekeeping = "housekeeping",
+);
+
+/// The handles.
+pub(crate) struct Measures {
+    durations: Vec<Histogram>,
+    group: Histogram,
+}
+
+impl Measures {
+    /// Handles of the recorder that is installed now.
+    pub(crate) fn new(backend: &'static str) -> Self {
+        let duration = |name: &&'static str| {
+            histogram!("crochet_store_operation_duration_seconds", "backend" => backend, "operation" => *name)
+        };
+        Self {
+            durations: NAMES.iter().map(duration).collect(),
+            group: histogram!("crochet_store_group_commit_size", "backend" => backend),
+        }
+    }
+
+    /// Notes the time from here until the value that is returned goes.
+    pub(crate) fn time(&self, operation: Operation) -> Timing<'_> {
+        Timing { histogram: self.durations.get(operation as usize), begun: Instant::now() }
+    }
+
+    /// Notes how many steps one commit held.
+    pub(crate) fn group(&self, steps: usize) {
+        self.group.record(f64::from(u32::try_from(steps).unwrap_or(u32::MAX)));
+    }
+}
+
+/// An operation on its way; its end is noted by the drop.
+pub(crate) struct Timing<'a> {
+    histogram: Option<&'a Histogram>,
+    begun: Instant,
+}
+
+impl Drop for Timing<'_> {
+    fn drop(&mut self) {
+        if let Some(histogram) = self.histogram {
+            histogram.record(self.begun.elapsed());
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What happens before the first step: the lock, the format, the look whether the store went back, this life's epoch,
+//! and the memory that is built from the store.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use fjall::Slice;
+use tracing::{info, warn};
+
+use super::{
+    codec::{decode, decode_id, encode},
+    commit,
+    draft::Memory,
+    engine::{Engine, Place, Put},
+    keys::{self, Key},
+};
+use crate::{
+    error::{StoreError, StoreResult},
+    model::{Category, CategoryId, Clock, Owner, ProfileId, UnixMillis},
+};
+
+/// The format of the whole store. A newer one is refused, an older one is migrated forward by [`MIGRATIONS`].
+const FORMAT: u32 = 1;
+
+/// What makes format n + 1 of format n, in order from n = 1. Each one runs to its end or again from its beginning, so
+/// it must not mind what an earlier attempt left.
+const MIGRATIONS: &[fn(&Engine) -> StoreResult<()>] = &[];
+
+/// The shelves of a new store.
+const CATEGORIES: [(&str, &str); 12] = [
+    ("AI & Machine Learning", "ai-machine-learning"),
+    ("Business", "business"),
+    ("Communication", "communication"),
+    ("Data", "data"),
+    ("Developer Tools", "developer-tools"),
+    ("Documents", "documents"),
+    ("Finance", "finance"),
+    ("Maps & Location", "maps-location"),
+    ("Media", "media"),
+    ("Research", "research"),
+    ("Search", "search"),
+    ("Security", "security"),
+];
+
+/// Where the engine keeps its files.
+pub(crate) fn engine_path(path: &Path) -> PathBuf {
+    path.join("engine")
+}
+
+/// Where larger results are kept.
+pub(crate) fn results_path(path: &Path) -> PathBuf {
+    path.join("results")
+}
+
+fn unavailable(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", path.display()))
+}
+
+/// The right to this directory; it ends with the value, or with the process.
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Makes the directory and takes it for this process.
+///
+/// # Errors
+/// `Unavailable` when another process has it, or it cannot be made.
+pub(crate) fn lock(path: &Path) -> StoreResult<Lock> {
+    fs::create_dir_all(path).map_err(|error| unavailable(path, &error))?;
+    let file_path = path.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&file_path);
+    let file = file.map_err(|error| unavailable(&file_path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Unavailable(format!(
+            "another process has the store in {}: a directory has one owner; stop the other one, or set storage.path",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unavailable(&file_path, &error)),
+    }
+}
+
+/// The format that the directory is in; a new one is marked with ours.
+///
+/// # Errors
+/// `Corrupt` when it is newer than this program, or not a number.
+pub(crate) fn format(path: &Path) -> StoreResult<u32> {
+    let file_path = path.join("format");
+    match fs::read_to_string(&file_path) {
+        Ok(text) => {
+            let format = text.trim().parse().map_err(|_| {
+                StoreError::Corrupt(format!("{} does not hold a format: {text:?}", file_path.display()))
+            })?;
+            if format > FORMAT {
+                return Err(StoreError::Corrupt(format!(
+                    "the store in {} has format {format}, and this program knows {FORMAT} at most: use the program \
+                     that wrote it, or a newer one",
+                    path.display()
+                )));
+            }
+            Ok(format)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format_write(path, FORMAT)?;
+            Ok(FORMAT)
+        }
+        Err(error) => Err(unavailable(&file_path, &error)),
+    }
+}
+
+fn format_write(path: &Path, format: u32) -> StoreResult<()> {
+    let (draft, file_path) = (path.join("format.new"), path.join("format"));
+    let write = || {
+        let mut file = File::create(&draft)?;
+        writeln!(file, "{format}")?;
+        file.sync_all()?;
+        fs::rename(&draft, &file_path)?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(|error| unavailable(&file_path, &error))
+}
+
+/// Brings a store of an older format forward, one format after the other.
+///
+/// # Errors
+/// As the migrations; the store then stays in the last format that was reached.
+pub(crate) fn migrate(path: &Path, engine: &Engine, from: u32) -> StoreResult<()> {
+    migrate_with(path, engine, from, MIGRATIONS)
+}
+
+fn migrate_with(
+    path: &Path,
+    engine: &Engine,
+    from: u32,
+    migrations: &[fn(&Engine) -> StoreResult<()>],
+) -> StoreResult<()> {
+    let done = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
+    for (format, migration) in (from + 1..).zip(migrations.iter().skip(done)) {
+        warn!(from, to = format, "the store is brought to a newer format; a copy made before is the way back");
+        migration(engine)?;
+        format_write(path, format)?;
+    }
+    Ok(())
+}
+
+/// The last acknowledged commit, noted beside the store now and then: a store whose own count is lower went back.
+pub(crate) struct SideFile {
+    path: PathBuf,
+    written: AtomicU64,
+}
+
+impl SideFile {
+    /// The one of this directory.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.join("commits"), written: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Refuses a store that holds less than was once acknowledged.
+    ///
+    /// # Errors
+    /// `Corrupt`, with the two ways on.
+    pub(crate) fn check(&self, found: u64) -> StoreResult<()> {
+        // Nothing readable there: a new store, or a file torn by a power cut. The check is a guard, not a fact.
+        let noted = fs::read_to_string(&self.path).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+        if noted <= found {
+            return Ok(());
+        }
+        let file = self.path.display();
+        Err(StoreError::Corrupt(format!(
+            "the store went back: commit {noted} was acknowledged, and it holds {found}. Restore the newer files; or, \
+             when what is missing is given up (as after restoring a backup), delete {file} and start again"
+        )))
+    }
+
+    /// Notes a commit, without a sync.
+    pub(crate) fn write(&self, sequence: u64) {
+        if self.written.swap(sequence, Ordering::Relaxed) == sequence {
+            return;
+        }
+        // Written over in place and of one length: a reader finds the old number or the new one.
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&self.path);
+        if let Err(error) = file.and_then(|mut file| file.write_all(format!("{sequence:020}\n").as_bytes())) {
+            self.written.store(u64::MAX, Ordering::Relaxed);
+            warn!(%error, "the count of commits beside the store cannot be written");
+        }
+    }
+}
+
+/// Begins a new life of this node: its epoch is durable before anything else is written. Returns it and the last
+/// commit.
+///
+/// # Errors
+/// `Unavailable` when it cannot be written.
+pub(crate) fn begin_life(engine: &Engine, clock: &Clock) -> StoreResult<(Owner, u64)> {
+    let put = |key: Key, value: Slice| Put { place: Place::Key(key), value: Some(value) };
+    let mut puts = Vec::new();
+    let known: Option<Owner> = engine.get(&keys::owner())?.map(|bytes| decode("owner", &bytes)).transpose()?;
+    let owner = match known {
+        Some(owner) => Owner { epoch: owner.epoch + 1, ..owner },
+        None => {
+            let mut node = [0; 8];
+            getrandom::fill(&mut node).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            for (name, slug) in CATEGORIES {
+                let id = CategoryId::mint(clock.now());
+                let category = Category { id, name: name.into(), slug: slug.into() };
+                puts.push(put(keys::category(id), encode(&category)?));
+            }
+            Owner { node: u64::from_be_bytes(node), epoch: 1 }
+        }
+    };
+    let sequence = commit::sequence(engine)? + 1;
+    puts.push(put(keys::owner(), encode(&owner)?));
+    puts.push(commit::sequence_put(sequence));
+    let most = puts.len();
+    engine.commit(puts.into_iter(), most).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    info!(node = owner.node, epoch = owner.epoch, sequence, "the store is open");
+    Ok((owner, sequence))
+}
+
+/// What the writer remembers, from the index of unpaid quotes that have not expired.
+///
+/// # Errors
+/// When the engine cannot read it.
+pub(crate) fn memory(engine: &Engine, now: UnixMillis) -> StoreResult<Memory> {
+    let mut memory = Memory::default();
+    for found in engine.scan(&keys::unpaid_range(now, UnixMillis(u64::MAX))) {
+        let (key, value) = found?;
+        let (expires_at, _) = keys::moment_and_id(&key)
+            .ok_or_else(|| StoreError::Corrupt("a key of an unpaid quote is too short".into()))?;
+        // A quote whose payment failed stays in the index for its deletion, and is not open: its value is longer.
+        if let Ok(buyer) = decode_id("unpaid quote", &value) {
+            memory.open_quotes.open(ProfileId::from_bytes(buyer), expires_at);
+        }
+    }
+    Ok(memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_store_is_brought_forward_step_by_step_and_goes_on_where_it_stopped() {
+        let folder = tempfile::tempdir().expect("folder");
+        let config = config::Config::from_parts(None, []).expect("defaults").storage;
+        let engine = Engine::open(&engine_path(folder.path()), &config).expect("engine");
+        format_write(folder.path(), 1).expect("format");
+        let broken: &[fn(&Engine) -> StoreResult<()>] =
+            &[|_| Ok(()), |_| Err(StoreError::Unavailable("stopped half-way".into()))];
+        assert!(migrate_with(folder.path(), &engine, 1, broken).is_err());
+        assert_eq!(fs::read_to_string(folder.path().join("format")).expect("format").trim(), "2");
+        let mended: &[fn(&Engine) -> StoreResult<()>] =
+            &[|_| Err(StoreError::Unavailable("done before".into())), |_| Ok(())];
+        migrate_with(folder.path(), &engine, 2, mended).expect("migrated");
+        assert_eq!(fs::read_to_string(folder.path().join("format")).expect("format").trim(), "3");
+    }
+}

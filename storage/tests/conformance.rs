@@ -1,0 +1,100 @@
+//! One suite for every backend: each operation, and each race that a promise rules out. A backend joins with one line
+//! at the end.
+
+mod support;
+
+#[path = "conformance/catalog.rs"]
+mod catalog;
+#[path = "conformance/history.rs"]
+mod history;
+#[path = "conformance/identity.rs"]
+mod identity;
+#[path = "conformance/payments.rs"]
+mod payments;
+#[path = "conformance/quotes.rs"]
+mod quotes;
+#[path = "conformance/results.rs"]
+mod results;
+
+/// Tasks that race for one thing.
+const RACERS: usize = 32;
+
+/// Runs `task` as many tasks at once and returns what each found.
+async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(task: impl Fn(usize) -> F) -> Vec<T> {
+    let tasks: Vec<_> = (0..RACERS).map(|n| tokio::spawn(task(n))).collect();
+    let mut found = Vec::new();
+    for task in tasks {
+        found.push(task.await.expect("a task of the race"));
+    }
+    found
+}
+
+macro_rules! conformance {
+    ($backend:ident, $bench:expr, { $($module:ident: $($promise:ident),* $(,)?;)* }) => {
+        mod $backend {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $promise() {
+                    crate::$module::$promise($bench).await;
+                }
+            )*)*
+        }
+    };
+    ($backend:ident, $bench:expr) => {
+        conformance!($backend, $bench, {
+            quotes:
+                the_same_question_gets_the_same_quote,
+                equal_questions_at_once_get_one_quote,
+                a_quote_that_expired_or_was_paid_is_replaced,
+                a_key_is_one_purchase_in_any_state,
+                a_key_reused_for_something_else_is_told,
+                a_key_is_forgotten_after_its_time,
+                open_quotes_are_bounded_per_buyer,
+                an_open_quote_is_found_without_opening_one;
+            payments:
+                a_paid_call_from_quote_to_result,
+                one_claim_of_many_wins,
+                one_settle_and_claim_of_many_wins,
+                one_proof_buys_one_payment,
+                too_little_is_owed_and_buys_nothing,
+                too_much_completes_and_owes_the_rest,
+                money_again_is_owed_in_any_state,
+                money_for_an_expired_or_failed_payment_counts,
+                a_price_of_nothing_moves_nothing,
+                released_is_usable_again_until_attempts_are_used_up,
+                a_late_writer_changes_nothing,
+                claims_of_a_life_that_ended_are_found_and_taken_over,
+                owed_and_failed_only_from_where_they_may,
+                unknown_payments_are_not_found,
+                books_add_up_under_a_storm,
+                the_sandbox_keeps_the_first_record;
+            results:
+                a_held_result_round_trips,
+                a_chunked_result_round_trips,
+                an_empty_result_is_empty,
+                results_end_with_their_time,
+                chunks_out_of_order_are_refused;
+            history:
+                both_parties_see_the_call_while_it_runs_and_after,
+                pages_stay_where_they_were_while_rows_are_added,
+                filters_choose,
+                the_ledger_shows_each_party_its_rows,
+                free_calls_are_rows_without_money;
+            identity:
+                a_wallet_makes_one_profile,
+                keys_are_found_listed_and_revoked,
+                a_nonce_is_fresh_once,
+                a_secret_is_drawn_once;
+            catalog:
+                a_new_store_has_categories,
+                a_slug_is_unique_and_numbered,
+                the_last_writer_never_wins_silently,
+                drafts_are_deleted_and_nothing_else,
+                listings_are_scanned_and_listed,
+                a_challenge_is_taken_once,
+                changes_are_told_in_order;
+        });
+    };
+}
+
+conformance!(embedded, crate::support::Bench::embedded());
