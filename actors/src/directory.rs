@@ -43,7 +43,7 @@ impl Directory {
     async fn look_up(&self, name: &str) -> Result<ListingHandle, Refusal> {
         let now = self.world.clock.now();
         if name.len() > NAME_MAX || self.unknown.get(name).is_some_and(|until| now < *until) {
-            return Err(Code::ListingNotFound.into());
+            return Err(Code::NotFound.into());
         }
         let found = match name.parse::<ListingId>() {
             Ok(id) => self.world.store.listing_get(id).await?,
@@ -51,7 +51,7 @@ impl Directory {
         };
         let Some(offer) = found else {
             self.remember_unknown(name, now);
-            return Err(Code::ListingNotFound.into());
+            return Err(Code::NotFound.into());
         };
         if offer.listing.slug == name {
             if self.slugs.len() >= self.world.config.actors.gates_max {

@@ -124,18 +124,22 @@ impl Limiter {
             ControlKind::Auth => (auth, "auth"),
         };
         let new = || Arc::new(governor::RateLimiter::direct(quota).with_middleware());
+        let scope = match who {
+            ControlSubject::Profile(_) => "route",
+            ControlSubject::Address(_) => "address",
+        };
         let limiter = self.control.entry((who, kind)).or_insert_with(new).clone();
         match limiter.check() {
             Ok(left) => Ok(RateFields {
                 policy: format!("\"{name}\";q={count};w={seconds}"),
                 state: format!("\"{name}\";r={}", left.remaining_burst_capacity()),
             }),
-            Err(wait) => Err(self.limited(name, wait.wait_time_from(self.clock.now()))),
+            Err(wait) => Err(self.limited(scope, wait.wait_time_from(self.clock.now()))),
         }
     }
 
     fn limited(&self, scope: &'static str, wait: Duration) -> Refusal {
         metrics::counter!("crochet_rate_limited_total", "scope" => scope).increment(1);
-        Refusal::from(Code::RateLimited).retry_after(wait)
+        Refusal::from(Code::RateLimited).detail("scope", scope).retry_after(wait)
     }
 }

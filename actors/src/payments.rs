@@ -188,11 +188,7 @@ impl Rails {
                 .detail("recommended_gateway_headers", json!({ "X-Crochet-Origin-Currency": other.name() }))
                 .recovery("retry_same_route", false)
                 .recovery("use_new_idempotency_key", true)
-                .next_action(if is_solana {
-                    "retry_with_solana_payment_route"
-                } else {
-                    "retry_with_other_payment_route"
-                });
+                .next_action(if is_solana { "retry_with_solana_payment_route" } else { "fix_request" });
         }
         Err(refusal)
     }

@@ -87,72 +87,65 @@ macro_rules! codes {
 
 codes! {
     // The request itself.
-    BadRequest = 400 "BAD_REQUEST", "fix_request", false, Buyer, "The request is not well-formed.";
-    MisdirectedRequest = 421 "MISDIRECTED_REQUEST", "fix_request", false, Buyer, "This host is not served here.";
-    RouteNotFound = 404 "ROUTE_NOT_FOUND", "read_documentation", false, Buyer, "There is no such route.";
-    MethodNotAllowed = 405 "METHOD_NOT_ALLOWED", "read_documentation", false, Buyer, "The route does not take this method.";
-    UnsupportedMediaType = 415 "UNSUPPORTED_MEDIA_TYPE", "send_json", false, Buyer, "Send the body uncompressed, with Content-Type: application/json.";
-    HeadTooLarge = 431 "HEAD_TOO_LARGE", "send_smaller_head", false, Buyer, "The request's head is too large or has too many fields.";
-    ExpectationFailed = 417 "EXPECTATION_FAILED", "fix_request", false, Buyer, "Only Expect: 100-continue is understood.";
-    RequestTimeout = 408 "REQUEST_TIMEOUT", "retry_same_request", true, Buyer, "The request did not arrive in time.";
-    PayloadTooLarge = 413 "PAYLOAD_TOO_LARGE", "send_smaller_body", false, Buyer, "The body is larger than allowed.";
+    InvalidRequest = 400 "INVALID_REQUEST", "fix_request", false, Buyer, "The request is not well-formed.";
     InvalidJson = 400 "INVALID_JSON", "fix_request", false, Buyer, "The body is not one well-formed JSON value.";
     ValidationFailed = 422 "VALIDATION_FAILED", "fix_request", false, Buyer, "Some fields are missing, unknown or out of range; details.fields names them.";
+    NotFound = 404 "NOT_FOUND", "fix_request", false, Buyer, "There is nothing here by that name.";
+    MethodNotAllowed = 405 "METHOD_NOT_ALLOWED", "fix_request", false, Buyer, "The route does not take this method.";
+    UnsupportedMediaType = 415 "UNSUPPORTED_MEDIA_TYPE", "fix_request", false, Buyer, "Send the body uncompressed, with Content-Type: application/json.";
+    MisdirectedRequest = 421 "MISDIRECTED_REQUEST", "fix_request", false, Buyer, "This host is not served here.";
+    RequestTimeout = 408 "REQUEST_TIMEOUT", "fix_request", true, Buyer, "The request did not arrive in time.";
+    PayloadTooLarge = 413 "PAYLOAD_TOO_LARGE", "fix_request", false, Buyer, "The body is larger than allowed.";
+    ExpectationFailed = 417 "EXPECTATION_FAILED", "fix_request", false, Buyer, "Only Expect: 100-continue is understood.";
+    HeadersTooLarge = 431 "HEADERS_TOO_LARGE", "fix_request", false, Buyer, "The request's head is too large or has too many fields.";
     // Who asks.
-    Unauthenticated = 401 "UNAUTHENTICATED", "provide_api_key", false, Buyer, "No valid API key was given.";
-    ScopeRequired = 403 "SCOPE_REQUIRED", "use_key_with_scope", false, Buyer, "The API key lacks the scope that this route needs.";
-    ProfileSuspended = 403 "PROFILE_SUSPENDED", "contact_operator", false, Buyer, "The profile is suspended.";
-    RateLimited = 429 "RATE_LIMITED", "retry_after_delay", true, Buyer, "Too many requests; wait and send it again.";
+    Unauthenticated = 401 "UNAUTHENTICATED", "use_valid_api_key", false, Buyer, "No valid API key was given.";
+    ScopeRequired = 403 "SCOPE_REQUIRED", "request_scope", false, Buyer, "The API key lacks the scope that this route needs.";
+    ProfileSuspended = 403 "PROFILE_SUSPENDED", "contact_support", false, Buyer, "The profile is suspended.";
+    Forbidden = 403 "FORBIDDEN", "fix_request", false, Buyer, "Only the owner may do this.";
+    RateLimited = 429 "RATE_LIMITED", "wait_and_retry", true, Buyer, "Too many requests; wait and send it again.";
+    PowInvalid = 400 "POW_INVALID", "request_new_challenge", false, Buyer, "The proof of work does not have enough leading zeros.";
     ChallengeInvalid = 401 "CHALLENGE_INVALID", "request_new_challenge", false, Buyer, "The challenge was not issued for this wallet, purpose and profile.";
     ChallengeExpired = 401 "CHALLENGE_EXPIRED", "request_new_challenge", false, Buyer, "The challenge has expired.";
     ChallengeAlreadyUsed = 401 "CHALLENGE_ALREADY_USED", "request_new_challenge", false, Buyer, "The challenge was used before.";
-    PowInvalid = 400 "POW_INVALID", "solve_proof_of_work", false, Buyer, "The proof of work does not have enough leading zeros.";
-    SignatureInvalid = 401 "SIGNATURE_INVALID", "sign_challenge_message", false, Buyer, "The signature is not this wallet's over the challenge's message.";
-    ContractWalletUnsupported = 422 "CONTRACT_WALLET_UNSUPPORTED", "use_other_wallet", false, Buyer, "Contract wallets cannot be verified here.";
+    SignatureInvalid = 401 "SIGNATURE_INVALID", "request_new_challenge", false, Buyer, "The signature is not this wallet's over the challenge's message.";
+    ContractWalletUnsupported = 422 "CONTRACT_WALLET_UNSUPPORTED", "fix_request", false, Buyer, "Contract wallets cannot be verified here.";
     WalletAlreadyRegistered = 409 "WALLET_ALREADY_REGISTERED", "recover_account", false, Buyer, "The wallet belongs to a profile; recover that account instead.";
+    PayoutWalletRequired = 409 "PAYOUT_WALLET_REQUIRED", "fix_request", false, Buyer, "A paid listing needs an active wallet that can be paid out to.";
+    Conflict = 409 "CONFLICT", "fix_request", false, Buyer, "What stands there does not allow this, or somebody else changed it at the same time.";
     // What is offered.
-    ListingNotFound = 404 "LISTING_NOT_FOUND", "find_other_listing", false, Buyer, "There is no such listing.";
-    NotOwner = 403 "NOT_OWNER", "use_owner_key", false, Buyer, "Only the listing's owner may do this.";
-    EndpointNotFound = 404 "ENDPOINT_NOT_FOUND", "set_private_endpoint_url", false, Buyer, "The listing has no endpoint.";
-    ApiKeyNotFound = 404 "API_KEY_NOT_FOUND", "list_api_keys", false, Buyer, "The profile has no such key.";
-    GatewayRequestNotFound = 404 "GATEWAY_REQUEST_NOT_FOUND", "list_gateway_requests", false, Buyer, "The profile has no such gateway request.";
-    PayoutWalletRequired = 409 "PAYOUT_WALLET_REQUIRED", "enable_payout_wallet", false, Buyer, "A paid listing needs an active wallet that can be paid out to.";
-    VersionConflict = 409 "VERSION_CONFLICT", "read_again_and_retry", true, Buyer, "Somebody else changed it at the same time.";
-    StatusConflict = 409 "STATUS_CONFLICT", "contact_operator", false, Buyer, "The listing's status does not allow this.";
-    ListingUnavailable = 409 "LISTING_UNAVAILABLE", "find_other_listing", false, Seller, "The listing is not active or has no endpoint.";
-    SelfCallForbidden = 403 "SELF_CALL_FORBIDDEN", "find_other_listing", false, Buyer, "A seller cannot buy from itself.";
-    SellerPaused = 503 "SELLER_PAUSED", "retry_later", true, Seller, "The seller has paused the endpoint.";
-    SellerCircuitOpen = 503 "SELLER_CIRCUIT_OPEN", "retry_later", true, Seller, "The seller's endpoint has failed too often; it is given a pause.";
-    SellerBusy = 503 "SELLER_BUSY", "retry_later", true, Seller, "The seller takes no more calls right now.";
-    SellerRateLimited = 429 "SELLER_RATE_LIMITED", "retry_after_delay", true, Seller, "The seller's own rate limit is reached.";
+    ListingUnavailable = 409 "LISTING_UNAVAILABLE", "choose_another_listing", false, Seller, "The listing is not active or has no endpoint.";
+    SelfCallForbidden = 403 "SELF_CALL_FORBIDDEN", "choose_another_listing", false, Buyer, "A seller cannot buy from itself.";
     // The money.
-    PaymentRequired = 402 "PAYMENT_REQUIRED", "pay_then_retry_with_payment_id", false, Buyer, "Complete payment, then retry this gateway call with X-Crochet-Relay-Request-Id.";
-    PaymentFailed = 402 "PAYMENT_FAILED", "pay_then_retry_with_payment_id", false, Buyer, "That payment did not succeed; here is a fresh quote.";
-    PaymentUnderpaid = 402 "PAYMENT_UNDERPAID", "pay_then_retry_with_payment_id", false, Buyer, "Less than the price arrived; it is owed back to you, and here is a fresh quote.";
-    PaymentNotFound = 404 "PAYMENT_NOT_FOUND", "request_new_quote", false, Buyer, "The profile has no such payment.";
-    PaymentRequestMismatch = 409 "PAYMENT_REQUEST_MISMATCH", "send_original_request", false, Buyer, "The payment was made for another listing or body.";
-    PaymentInProgress = 409 "PAYMENT_IN_PROGRESS", "retry_same_payment", true, Gateway, "The payment is being used by another request.";
-    PaymentClosed = 409 "PAYMENT_CLOSED", "request_new_quote", false, Buyer, "The payment was given back and cannot be used.";
-    PaymentRouteMinimumNotMet = 400 "PAYMENT_ROUTE_MINIMUM_NOT_MET", "retry_with_other_payment_route", false, Buyer, "This payment route cannot support the listing's low per-call price.";
-    PaymentRouteUnavailable = 422 "PAYMENT_ROUTE_UNAVAILABLE", "retry_with_other_payment_route", false, Provider, "The payment cannot be made on this route.";
-    OriginCurrencyUnknown = 422 "ORIGIN_CURRENCY_UNKNOWN", "fix_request", false, Buyer, "X-Crochet-Origin-Currency must be SOL, ETH, USDC or USDC-SOL.";
-    TooManyOpenQuotes = 429 "TOO_MANY_OPEN_QUOTES", "pay_or_let_quotes_expire", true, Buyer, "Too many unpaid quotes are open.";
-    PaymentProviderUnavailable = 503 "PAYMENT_PROVIDER_UNAVAILABLE", "retry_later", true, Provider, "The payment provider does not answer; nothing is lost.";
-    PriceAboveMaximum = 409 "PRICE_ABOVE_MAXIMUM", "raise_maximum_or_find_other_listing", false, Buyer, "The price is above X-Crochet-Max-Price-Micros.";
-    SpendLimitExceeded = 403 "SPEND_LIMIT_EXCEEDED", "use_other_key", false, Buyer, "The API key may not agree to this price.";
-    IdempotencyKeyReused = 422 "IDEMPOTENCY_KEY_REUSED", "use_new_idempotency_key", false, Buyer, "The Idempotency-Key names another purchase.";
-    ResultNotKept = 410 "RESULT_NOT_KEPT", "request_new_quote", false, Gateway, "The call was completed; its answer is no longer kept.";
+    PaymentRequired = 402 "PAYMENT_REQUIRED", "complete_payment_then_retry", false, Buyer, "Complete payment, then retry this gateway call with X-Crochet-Relay-Request-Id.";
+    PaymentRouteMinimumNotMet = 400 "PAYMENT_ROUTE_MINIMUM_NOT_MET", "retry_with_solana_payment_route", false, Buyer, "This payment route cannot support the listing's low per-call price.";
+    PaymentRouteUnavailable = 422 "PAYMENT_ROUTE_UNAVAILABLE", "fix_request", false, Provider, "The payment cannot be made on this route.";
+    PaymentFailed = 402 "PAYMENT_FAILED", "request_new_payment", false, Buyer, "That payment did not succeed; here is a fresh quote.";
+    PaymentUnderpaid = 402 "PAYMENT_UNDERPAID", "request_new_payment", false, Buyer, "Less than the price arrived; it is owed back to you, and here is a fresh quote.";
+    PaymentExpired = 402 "PAYMENT_EXPIRED", "request_new_payment", false, Buyer, "The quote expired unpaid; here is a fresh one. Money that still comes is honoured.";
+    PaymentNotFound = 404 "PAYMENT_NOT_FOUND", "request_new_payment", false, Buyer, "The profile has no such payment.";
+    PaymentRequestMismatch = 409 "PAYMENT_REQUEST_MISMATCH", "send_identical_body", false, Buyer, "The payment was made for another listing or body.";
+    PaymentInProgress = 409 "PAYMENT_IN_PROGRESS", "wait_and_retry", true, Gateway, "The payment is being used by another request.";
+    PaymentClosed = 409 "PAYMENT_CLOSED", "request_new_payment", false, Buyer, "The payment was given back and cannot be used.";
+    PaymentProviderUnavailable = 503 "PAYMENT_PROVIDER_UNAVAILABLE", "retry_same_payment", true, Provider, "The payment provider does not answer; nothing is lost.";
+    IdempotencyKeyReused = 422 "IDEMPOTENCY_KEY_REUSED", "fix_request", false, Buyer, "The Idempotency-Key names another purchase.";
+    TooManyOpenQuotes = 429 "TOO_MANY_OPEN_QUOTES", "wait_and_retry", true, Buyer, "Too many unpaid quotes are open.";
+    PriceAboveMaximum = 409 "PRICE_ABOVE_MAXIMUM", "choose_another_listing", false, Buyer, "The price is above X-Crochet-Max-Price-Micros.";
+    SpendLimitExceeded = 403 "SPEND_LIMIT_EXCEEDED", "choose_another_listing", false, Buyer, "The API key may not agree to this price.";
+    ResultNotKept = 410 "RESULT_NOT_KEPT", "contact_seller", false, Gateway, "The call was completed; its answer is no longer kept.";
     // The seller.
-    SellerError = 502 "SELLER_ERROR", "retry_same_payment", true, Seller, "The seller failed; the payment stays usable.";
-    SellerUnreachable = 502 "SELLER_UNREACHABLE", "retry_same_payment", true, Seller, "The seller could not be reached; the payment stays usable.";
-    SellerRedirected = 502 "SELLER_REDIRECTED", "retry_same_payment", true, Seller, "The seller answered with a redirect, which is never followed; the payment stays usable.";
-    SellerInvalidResponse = 502 "SELLER_INVALID_RESPONSE", "retry_same_payment", true, Seller, "The seller's answer was too large, broken, or not what it said; the payment stays usable.";
-    SellerTimeout = 504 "SELLER_TIMEOUT", "retry_same_payment", true, Seller, "The seller did not answer in time; the payment stays usable.";
+    SellerBusy = 503 "SELLER_BUSY", "wait_and_retry", true, Seller, "The seller takes no more calls right now.";
+    SellerCircuitOpen = 503 "SELLER_CIRCUIT_OPEN", "wait_and_retry", true, Seller, "The seller's endpoint has failed too often; it is given a pause.";
+    SellerPaused = 503 "SELLER_PAUSED", "wait_and_retry", true, Seller, "The seller has paused the endpoint.";
+    SellerUnreachable = 502 "SELLER_UNREACHABLE", "retry_same_payment", true, Seller, "The seller could not be reached.";
+    SellerError = 502 "SELLER_ERROR", "retry_same_payment", true, Seller, "The seller failed.";
+    SellerRedirected = 502 "SELLER_REDIRECTED", "retry_same_payment", true, Seller, "The seller answered with a redirect, which is never followed.";
+    SellerInvalidResponse = 502 "SELLER_INVALID_RESPONSE", "retry_same_payment", true, Seller, "The seller's answer was too large, broken, or not what it said.";
+    SellerTimeout = 504 "SELLER_TIMEOUT", "retry_same_payment", true, Seller, "The seller did not answer in time.";
     // Ours.
-    Overloaded = 503 "OVERLOADED", "retry_later", true, Gateway, "The gateway is at its limit.";
-    ShuttingDown = 503 "SHUTTING_DOWN", "retry_later", true, Gateway, "The gateway is shutting down.";
+    Overloaded = 503 "OVERLOADED", "wait_and_retry", true, Gateway, "The gateway is at its limit.";
     StoreUnavailable = 503 "STORE_UNAVAILABLE", "retry_same_request", true, Gateway, "The store does not confirm; nothing is lost.";
-    InternalError = 500 "INTERNAL_ERROR", "retry_later", true, Gateway, "Something broke on our side.";
+    Internal = 500 "INTERNAL", "retry_same_request", true, Gateway, "Something broke on our side.";
 }
 
 /// An answer that says no.
@@ -161,7 +154,7 @@ pub struct Refusal {
     code: Code,
     message: Option<Cow<'static, str>>,
     seller_called: SellerCalled,
-    payment_state: Option<PaymentState>,
+    payment_state: Option<&'static str>,
     retry_after: Option<Duration>,
     next_action: Option<&'static str>,
     details: Option<Box<Map<String, Value>>>,
@@ -199,7 +192,7 @@ impl From<StoreError> for Refusal {
             }
             StoreError::Corrupt(reason) => {
                 tracing::error!(%reason, "store is damaged");
-                Self::from(Code::InternalError)
+                Self::from(Code::Internal)
             }
         }
     }
@@ -241,7 +234,21 @@ impl Refusal {
     /// Says where the money is.
     #[must_use]
     pub fn payment_state(mut self, state: PaymentState) -> Self {
-        self.payment_state = Some(state);
+        self.payment_state = Some(state.name());
+        self
+    }
+
+    /// Says that a quote was not paid in time.
+    #[must_use]
+    pub fn payment_expired(mut self) -> Self {
+        self.payment_state = Some("expired");
+        self
+    }
+
+    /// Says that there is no payment, unless something was said of one.
+    #[must_use]
+    pub fn or_no_payment(mut self) -> Self {
+        self.payment_state.get_or_insert("none");
         self
     }
 
@@ -307,7 +314,7 @@ impl Refusal {
             SellerCalled::Unknown => "null",
         });
         if let Some(state) = self.payment_state {
-            let _ = write!(out, ",\"payment_state\":\"{}\"", state.name());
+            let _ = write!(out, ",\"payment_state\":\"{state}\"");
         }
         push_fields(&mut out, self.details.as_deref());
         let next_action = self.next_action.unwrap_or(row.next_action);

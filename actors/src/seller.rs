@@ -102,7 +102,7 @@ pub enum SellerFault {
 
 /// The body of a seller's answer.
 #[async_trait]
-pub trait SellerBody: Send {
+pub trait SellerBody: Send + Sync {
     /// The next piece; `None` at its proper end. After an error or `None` nothing more comes.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl World {
         });
         let fresh = match told.await {
             Ok(fresh) if started => fresh,
-            _ => return Err(Code::ShuttingDown.into()),
+            _ => return Err(Code::Overloaded.into()),
         };
         // Of two that were started at once, the one that is not kept stops, for its only address is dropped here.
         gate.mailbox.lock().get_or_insert(fresh);

@@ -1,1 +1,27 @@
-//! The paid door, and the process that hosts both planes.
+//! The paid door of Crochet Gateway, and the process that hosts both planes.
+//!
+//! [`server`] accepts connections and [`http1`] reads requests from them; [`gateway`] decides whether a request is a
+//! call or goes on to the control API ([`passthrough`]). A call is one function, [`call`]; it reaches a seller through
+//! [`upstream`] and answers through [`reply`] and [`envelope`]. `main.rs` composes the process.
+//!
+//! *Never:* decides who may do what (that is `actors`), keeps anything (that is `storage`), relays a header of either
+//! side to the other.
+
+pub mod body;
+mod call;
+pub mod cli;
+pub mod demo;
+pub mod envelope;
+mod finish;
+mod forward;
+pub mod gateway;
+pub mod http1;
+pub mod json_check;
+pub mod passthrough;
+pub mod places;
+pub mod reply;
+pub mod server;
+pub mod telemetry;
+pub mod trace;
+pub mod upstream;
+mod utf8;

@@ -242,6 +242,13 @@ impl Embedded {
         housekeeping::round(&self.shared)
     }
 
+    /// How many commits this store has seen, in all its lives.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.shared.vitals.acknowledged()
+    }
+
     /// Ends all threads, in the order in which they need each other, and gives the directory back.
     fn shut(&self) {
         self.shared.queue.close();

@@ -1,5 +1,6 @@
 //! One suite for every backend: each operation, and each race that a promise rules out. A backend joins with one line
 //! at the end.
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
 

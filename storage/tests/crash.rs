@@ -1,4 +1,5 @@
 //! A process that is killed at any moment loses nothing that it acknowledged, and leaves no half step.
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -207,7 +208,7 @@ async fn nothing_acknowledged_is_lost_and_no_step_is_half_in_thirty_kills() {
     let mut dice = 0x9e37_79b9_7f4a_7c15_u64;
     for kill in 0..KILLS {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let lines = usize::try_from(dice >> 33).expect("small") % 6000;
+        let lines = usize::try_from(dice >> 33).expect("small") % 3000;
         let mut running = child::start("child_calls", folder.path());
         running.wait_told(lines);
         let told = running.kill();

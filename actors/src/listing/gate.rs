@@ -220,7 +220,7 @@ impl Gate {
     fn check_rate(&self, endpoint: &EndpointTerms, buyer: ProfileId) -> Result<(), Refusal> {
         let limited = |wait: Duration| {
             metrics::counter!("crochet_rate_limited_total", "scope" => "seller").increment(1);
-            Refusal::from(Code::SellerRateLimited).retry_after(wait)
+            Refusal::from(Code::RateLimited).detail("scope", "seller").retry_after(wait)
         };
         if let Some(rate) = &endpoint.buyer_rate {
             rate.check_key(&buyer).map_err(|wait| limited(wait.wait_time_from(self.clock.now())))?;

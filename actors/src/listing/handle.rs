@@ -17,7 +17,7 @@ use super::{
 use crate::{
     keys::Caller,
     payments::{Checked, Verified, verify},
-    refusal::{Code, Refusal},
+    refusal::{Code, Refusal, SellerCalled},
     world::World,
 };
 
@@ -125,7 +125,7 @@ impl ListingHandle {
         match payment.progress.state {
             PaymentState::Quoted | PaymentState::Pending => Ok(PaymentFound::Pending(payment, after)),
             state => {
-                Err(Refusal::from(Code::PaymentInProgress).payment_state(state).retry_after(Duration::from_secs(1)))
+                Err(in_progress(state))
             }
         }
     }
@@ -212,7 +212,7 @@ impl ListingHandle {
                 let refusal = self.fresh_quote(ask, Code::PaymentUnderpaid).await;
                 Err(refusal.payment_state(payment.progress.state).detail("missing_micros", missing.0))
             }
-            _ => Err(Refusal::from(Code::PaymentInProgress).retry_after(Duration::from_secs(1))),
+            _ => Err(in_progress(payment.progress.state)),
         }
     }
 
@@ -241,7 +241,7 @@ impl ListingHandle {
             return Err(Refusal::from(Code::SpendLimitExceeded).detail("price_micros", price.0));
         }
         let currency = match ask.origin_currency {
-            Some(name) => OriginCurrency::named(name).ok_or(Code::OriginCurrencyUnknown)?,
+            Some(name) => OriginCurrency::named(name).ok_or_else(unknown_currency)?,
             None => ask.caller.default_currency,
         };
         let provider = self.world.rails.default()?;
@@ -355,4 +355,17 @@ fn ended(payment: &Arc<Payment>) -> Result<Option<PaymentFound>, Refusal> {
         }
         _ => Ok(None),
     }
+}
+
+/// Somebody is using the payment; whether its seller was called yet cannot be told.
+pub(crate) fn in_progress(state: PaymentState) -> Refusal {
+    Refusal::from(Code::PaymentInProgress)
+        .payment_state(state)
+        .seller_called(SellerCalled::Unknown)
+        .retry_after(Duration::from_secs(1))
+}
+
+fn unknown_currency() -> Refusal {
+    let names = OriginCurrency::ALL.map(OriginCurrency::name).join(", ");
+    Refusal::from(Code::ValidationFailed).field("X-Crochet-Origin-Currency", &format!("must be one of {names}"))
 }

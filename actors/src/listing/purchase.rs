@@ -15,9 +15,10 @@ use storage::{
 use super::{
     flights::Flight,
     gate::{Gate, Permit},
+    handle::in_progress,
 };
 use crate::{
-    refusal::{Code, Refusal},
+    refusal::{Code, Refusal, SellerCalled},
     world::World,
 };
 
@@ -99,9 +100,7 @@ impl ReadyPayment {
         match claimed {
             Claimed::Won(claim) => Ok(ClaimFound::Claim(PaymentClaim::new(self, payment, claim))),
             Claimed::Completed => Ok(ClaimFound::Replay(payment)),
-            Claimed::Held(_) => Err(Refusal::from(Code::PaymentInProgress)
-                .payment_state(payment.progress.state)
-                .retry_after(Duration::from_secs(1))),
+            Claimed::Held(_) => Err(in_progress(payment.progress.state)),
             Claimed::NotSettled | Claimed::Closed => {
                 Err(Refusal::from(Code::PaymentClosed).payment_state(payment.progress.state))
             }
@@ -254,7 +253,10 @@ impl PaymentClaim {
                 let work = tokio::spawn(keep_trying(world, id, claim, finish, flight));
                 match tokio::time::timeout(CONFIRM_PATIENCE, work).await {
                     Ok(Ok(Some(outcome))) => read_end(outcome, claim, id),
-                    _ => Err(Refusal::from(error).payment_state(PaymentState::Claimed(claim))),
+                    _ => Err(Refusal::from(error)
+                        .payment_state(PaymentState::Claimed(claim))
+                        .seller_called(SellerCalled::Yes)
+                        .next_action("retry_same_payment")),
                 }
             }
         }
@@ -334,9 +336,7 @@ fn read_end(outcome: EndOutcome, claim: Claim, id: PaymentId) -> Result<Arc<Paym
                 return Ok(payment);
             }
             tracing::error!(payment = %id, attempt = claim.attempt, "late outcome of a claim that was taken over");
-            Err(Refusal::from(Code::PaymentInProgress)
-                .payment_state(payment.progress.state)
-                .retry_after(Duration::from_secs(1)))
+            Err(in_progress(payment.progress.state))
         }
         StepOutcome::NotFound => Err(Code::PaymentNotFound.into()),
     }

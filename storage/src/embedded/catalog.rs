@@ -118,11 +118,7 @@ fn listing_delete(draft: &mut Draft<'_>, id: ListingId, version: u64) -> StoreRe
     Ok(Changed::Done)
 }
 
-fn challenge_take(
-    draft: &mut Draft<'_>,
-    seller: ProfileId,
-    now: UnixMillis,
-) -> StoreResult<Option<ListingChallenge>> {
+fn challenge_take(draft: &mut Draft<'_>, seller: ProfileId, now: UnixMillis) -> StoreResult<Option<ListingChallenge>> {
     let place = keys::challenge(seller);
     let Some(challenge) = draft.read::<ListingChallenge>("challenge", &place)? else { return Ok(None) };
     draft.remove(place);

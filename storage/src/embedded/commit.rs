@@ -169,6 +169,12 @@ impl Open {
     }
 }
 
+/// A commit whose outcome is not known, and the steps that wait for it.
+struct Doubt {
+    reason: String,
+    steps: Vec<Box<dyn Step>>,
+}
+
 /// The one that writes.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -194,18 +200,24 @@ impl Writer {
             shared.vitals.begin();
             let done = self.commit_some();
             shared.vitals.end();
-            if let Err(reason) = done {
-                self.reopen(&reason);
+            if let Err(doubt) = done {
+                self.reopen(doubt);
             }
         }
-        self.close_engine();
+        let engine = shared.engine.swap(None);
+        shared.live.clear();
+        self.dispose(engine);
         shared.side_file_write();
     }
 
-    fn commit_some(&mut self) -> Result<(), String> {
+    fn commit_some(&mut self) -> Result<(), Doubt> {
         let shared = Arc::clone(&self.shared);
-        let Some(engine) = shared.engine.load_full() else { return Err("the engine is not open".into()) };
+        let Some(engine) = shared.engine.load_full() else {
+            return Err(Doubt { reason: "the engine is not open".into(), steps: Vec::new() });
+        };
+        let t0 = std::time::Instant::now();
         self.pace(&engine);
+        let t1 = t0.elapsed();
         let mut draft = Draft::new(&engine, &shared.live, &mut self.memory, (shared.owner, shared.rules()));
         let mut decided = Vec::with_capacity(self.pending.len().min(shared.config.commit_max_steps));
         while let Some(mut step) = self.pending.pop_front() {
@@ -219,12 +231,12 @@ impl Writer {
             }
         }
         let drafted = draft.finish();
-        let outcome = self.commit(&engine, drafted, decided.len());
-        let fault = outcome.as_ref().err().map(|reason| StoreError::Unknown(reason.clone()));
-        for step in decided {
-            step.answer(fault.as_ref());
+        if t0.elapsed().as_millis() > 80 { eprintln!("pace {} draft {} ms", t1.as_millis(), (t0.elapsed()-t1).as_millis()); }
+        match self.commit(&engine, drafted, decided.len()) {
+            Ok(()) => decided.into_iter().for_each(|step| step.answer(None)),
+            Err(reason) => return Err(Doubt { reason, steps: decided }),
         }
-        outcome
+        Ok(())
     }
 
     /// Makes a draft durable and then known. Without a put there is nothing to sync: what its steps saw is durable.
@@ -235,7 +247,9 @@ impl Writer {
             puts.push(sequence_put(next));
             self.shared.faults.at(Moment::BeforeCommit)?;
             let most = puts.len();
+            let t0 = std::time::Instant::now();
             engine.commit(puts.into_iter(), most).map_err(|error| error.to_string())?;
+            if t0.elapsed().as_millis() > 80 { eprintln!("commit {} ms {} puts", t0.elapsed().as_millis(), most); }
             self.shared.faults.at(Moment::AfterCommit)?;
             self.sequence = next;
             self.shared.vitals.acknowledge(next);
@@ -272,20 +286,20 @@ impl Writer {
 
     /// A commit's outcome is not known: its engine takes no more. Closes it and opens it again, for the replay to
     /// decide, as often as it takes.
-    fn reopen(&mut self, reason: &str) {
+    fn reopen(&mut self, doubt: Doubt) {
+        let Doubt { mut reason, steps } = doubt;
         error!(reason, "a commit was not confirmed; the store is being reopened");
+        self.refuse(&reason);
+        // Whoever is told "unknown" reads again: by then nobody may read what was before the commit in doubt.
+        let engine = self.shared.engine.swap(None);
+        self.shared.live.clear();
+        let fault = StoreError::Unknown(reason.clone());
+        steps.into_iter().for_each(|step| step.answer(Some(&fault)));
+        self.dispose(engine);
         let mut pause = REOPEN_PAUSES.0;
-        let mut reason = reason.to_string();
-        loop {
-            self.refuse(&reason);
-            self.close_engine();
-            match self.open_again() {
-                Ok(()) => break,
-                Err(error) => {
-                    warn!(%error, "the store cannot be reopened yet");
-                    reason = error.to_string();
-                }
-            }
+        while let Err(error) = self.open_again() {
+            warn!(%error, "the store cannot be reopened yet");
+            reason = error.to_string();
             self.refuse(&reason);
             if self.shared.queue.closing_within(pause) {
                 return;
@@ -307,8 +321,7 @@ impl Writer {
 
     fn open_again(&mut self) -> StoreResult<()> {
         let engine = Engine::open(&start::engine_path(&self.shared.path), &self.shared.config)?;
-        let outcome = self.resume(&engine);
-        match outcome {
+        match self.resume(&engine) {
             Ok(memory) => {
                 self.memory = memory;
                 self.shared.vitals.acknowledge(self.sequence);
@@ -318,9 +331,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                self.shared.vitals.begin();
-                drop(engine);
-                self.shared.vitals.end();
+                self.dispose(Some(Arc::new(engine)));
                 Err(error)
             }
         }
@@ -346,19 +357,17 @@ impl Writer {
     }
 
     /// Closes the engine: waits for readers, who hold it for moments only, then for its threads.
-    fn close_engine(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        shared.live.clear();
-        let Some(mut engine) = shared.engine.swap(None) else { return };
-        shared.vitals.begin();
+    fn dispose(&self, engine: Option<Arc<Engine>>) {
+        let Some(mut engine) = engine else { return };
+        self.shared.vitals.begin();
         loop {
             match Arc::try_unwrap(engine) {
                 Ok(alone) => break drop(alone),
-                Err(shared) => engine = shared,
+                Err(held) => engine = held,
             }
             std::thread::sleep(PACE);
         }
-        shared.vitals.end();
+        self.shared.vitals.end();
     }
 }
 

@@ -245,12 +245,13 @@ impl<'a> Draft<'a> {
             Place::Key(key) => latest.get(key) == Some(index),
             Place::Result(..) => true,
         });
-        Drafted {
-            puts: puts.map(|(_, entry)| entry.put).collect(),
-            payments: self.payments,
-            changes: self.changes,
-            gone: self.gone,
-        }
+        let mut puts: Vec<Put> = puts.map(|(_, entry)| entry.put).collect();
+        // Readers see a batch as it is applied, put by put: what others lead to comes first.
+        puts.sort_by_key(|put| match &put.place {
+            Place::Result(..) => 0,
+            Place::Key(key) => keys::visible_after(key),
+        });
+        Drafted { puts, payments: self.payments, changes: self.changes, gone: self.gone }
     }
 }
 
@@ -277,4 +278,51 @@ pub(crate) fn read_payment(engine: &Engine, id: PaymentId) -> StoreResult<Option
         }
     }
     Ok(Some(Arc::new(payment)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_fails_leaves_nothing_and_each_key_is_written_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        let config = config::Config::from_parts(None, []).expect("defaults").storage;
+        let engine = Engine::open(folder.path(), &config).expect("engine");
+        let (live, mut memory) = (LivePayments::new(16), Memory::default());
+        let rules = Rules { attempts_max: 1, key_kept_ms: 1, bucket_ms: 1 };
+        let mut draft = Draft::new(&engine, &live, &mut memory, (Owner { node: 1, epoch: 1 }, rules));
+        let (a, b) = (keys::secret("a"), keys::secret("b"));
+        draft.begin(UnixMillis(1));
+        draft.put(a.clone(), Slice::from("first"));
+        let mark = draft.begin(UnixMillis(2));
+        draft.put(a.clone(), Slice::from("second"));
+        draft.put(b.clone(), Slice::from("third"));
+        draft.remove(a.clone());
+        draft.change(Change::ApiKey([1; 32]));
+        assert_eq!(draft.get(&a), Ok(None));
+        draft.undo(&mark);
+        assert_eq!((draft.get(&a), draft.get(&b)), (Ok(Some(Slice::from("first"))), Ok(None)));
+        draft.begin(UnixMillis(3));
+        draft.put(a.clone(), Slice::from("last"));
+        draft.remove(keys::delta(PaymentId::from_bytes([1; 16])));
+        draft.put(keys::payment(PaymentId::from_bytes([1; 16])), Slice::from("record"));
+        let drafted = draft.finish();
+        let places: Vec<_> = drafted.puts.into_iter().map(|put| (put.place, put.value)).collect();
+        assert!(drafted.changes.is_empty());
+        let [(Place::Key(first), _), (Place::Key(second), None), (Place::Key(third), Some(value))] = &places[..] else {
+            panic!("{} puts", places.len())
+        };
+        assert_eq!(*first, keys::payment(PaymentId::from_bytes([1; 16])), "the record before what it replaces");
+        assert_eq!(*second, keys::delta(PaymentId::from_bytes([1; 16])));
+        assert_eq!((third, value), (&a, &Slice::from("last")));
+    }
+
+    #[test]
+    fn events_sort_by_time_and_within_a_millisecond_by_their_order() {
+        let mut memory = Memory::default();
+        let minted: Vec<_> = [5, 5, 5, 5, 5, 5, 6, 6, 9].map(|ms| memory.mint(UnixMillis(ms)).bytes()).into();
+        assert!(minted.is_sorted_by(|a, b| a < b), "{minted:?}");
+        assert!(memory.mint(UnixMillis(1)).bytes() < minted[0], "a clock that went back is believed");
+    }
 }

@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 use parking_lot::RwLock;
 
-use super::keys::{Key, Range, Space};
+use super::{
+    codec::{decode, encode},
+    keys::{self, Key, Range, Space},
+};
 use crate::{
     error::{StoreError, StoreResult},
     model::{PaymentId, UnixMillis},
@@ -100,18 +103,20 @@ impl Engine {
             .worker_threads(WORKER_THREADS)
             .open()
             .map_err(read_error)?;
-        let open = |name: &str| {
+        let open = |name: &str, memtable_bytes: u64| {
             let options =
-                || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes).manual_journal_persist(true);
+                || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes).manual_journal_persist(true);
             database.keyspace(name, options).map_err(read_error)
         };
+        let meta = open("meta", config.memtable_bytes)?;
+        let memtable_bytes = memtable_bytes(&database, &meta, config.memtable_bytes)?;
         let engine = Self {
-            money: open("money")?,
-            market: open("market")?,
-            meta: open("meta")?,
+            money: open("money", memtable_bytes)?,
+            market: open("market", memtable_bytes)?,
+            meta,
             buckets: RwLock::new(Vec::new()),
-            memtable_bytes: config.memtable_bytes,
-            result_memtable_bytes: config.memtable_bytes.min(RESULT_MEMTABLE_MAX),
+            memtable_bytes,
+            result_memtable_bytes: memtable_bytes.min(RESULT_MEMTABLE_MAX),
             journal_bytes,
             database,
         };
@@ -120,7 +125,27 @@ impl Engine {
                 engine.bucket_open(start, span)?;
             }
         }
+        engine.rotate_full()?;
         Ok(engine)
+    }
+
+    /// Starts flushing what a replay left in memtables past their limit: no commit asked for it, and the writer would
+    /// wait for it before its first.
+    fn rotate_full(&self) -> StoreResult<()> {
+        for (keyspace, limit) in self.memtables() {
+            if keyspace.tree.active_memtable().size() > limit {
+                keyspace.rotate_memtable().map_err(read_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All keyspaces, each with the limit of its memtable.
+    fn memtables(&self) -> Vec<(Keyspace, u64)> {
+        let fixed = [&self.money, &self.market, &self.meta].map(|keyspace| (keyspace.clone(), self.memtable_bytes));
+        let results = self.buckets.read();
+        let results = results.iter().map(|bucket| (bucket.results.clone(), self.result_memtable_bytes));
+        fixed.into_iter().chain(results).collect()
     }
 
     fn keyspace(&self, space: Space) -> &Keyspace {
@@ -154,8 +179,8 @@ impl Engine {
     /// # Errors
     /// Whatever it says, the outcome is not known.
     pub(crate) fn commit(&self, puts: impl Iterator<Item = Put>, most: usize) -> fjall::Result<()> {
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), most)
-            .durability(Some(PersistMode::SyncData));
+        let mut batch =
+            fjall::OwnedWriteBatch::with_capacity(self.database.clone(), most).durability(Some(PersistMode::SyncData));
         for Put { place, value } in puts {
             let (keyspace, bytes) = match place {
                 Place::Key(Key { space, bytes }) => (self.keyspace(space), bytes),
@@ -218,13 +243,30 @@ impl Engine {
 
     /// How full the fullest active memtable is, in percent of its limit.
     pub(crate) fn memtable_percent(&self) -> u64 {
-        let percent = |keyspace: &Keyspace, limit: u64| {
+        let percent = |(keyspace, limit): (Keyspace, u64)| {
             keyspace.tree.active_memtable().size().saturating_mul(100).checked_div(limit).unwrap_or(0)
         };
-        let fixed = [&self.money, &self.market, &self.meta].map(|keyspace| percent(keyspace, self.memtable_bytes));
-        let buckets = self.buckets.read();
-        let buckets = buckets.iter().map(|bucket| percent(&bucket.results, self.result_memtable_bytes));
-        fixed.into_iter().chain(buckets).max().unwrap_or(0)
+        self.memtables().into_iter().map(percent).max().unwrap_or(0)
+    }
+
+    /// Lets sealed journals go, and so keeps the next start short: a journal stays until every keyspace has flushed
+    /// what it holds of it, and those that are written little would keep it for long. `known`: how many journals there
+    /// were at the last look; returns how many there are.
+    ///
+    /// # Errors
+    /// When the engine cannot write.
+    pub(crate) fn release_journals(&self, known: usize) -> StoreResult<usize> {
+        let journals = self.database.journal_count();
+        if journals > 1 && journals >= known {
+            for (keyspace, _) in self.memtables() {
+                // Money is flushed by itself, but for a journal that was sealed for another keyspace.
+                let waits = keyspace.tree.active_memtable().size() > 0 && keyspace.tree.sealed_memtable_count() == 0;
+                if waits && (keyspace != self.money || journals > 2) {
+                    keyspace.rotate_memtable().map_err(read_error)?;
+                }
+            }
+        }
+        Ok(journals)
     }
 
     /// How large the journal is, in percent of its limit. Waits while a commit syncs.
@@ -235,6 +277,23 @@ impl Engine {
         let bytes = self.database.journal_disk_space().map_err(read_error)?;
         Ok(bytes.saturating_mul(100).checked_div(self.journal_bytes).unwrap_or(0))
     }
+}
+
+/// The limit of a memtable. The engine keeps the one that a keyspace was made with, so the store notes it, and another
+/// one in the configuration counts for new stores only.
+fn memtable_bytes(database: &Database, meta: &Keyspace, wanted: u64) -> StoreResult<u64> {
+    let key = keys::memtable_bytes().bytes;
+    let noted = meta.get(&key).map_err(read_error)?;
+    if let Some(noted) = noted.map(|bytes| decode("memtable limit", &bytes)).transpose()? {
+        if noted != wanted {
+            tracing::info!(noted, wanted, "storage.memtable_bytes counts for a new store; this one keeps its own");
+        }
+        return Ok(noted);
+    }
+    let mut batch = database.batch().durability(Some(PersistMode::SyncData));
+    batch.insert(meta, key, encode(&wanted)?);
+    batch.commit().map_err(read_error)?;
+    Ok(wanted)
 }
 
 /// The start and span in a bucket's name.

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Draft, Embedded, Operation, Shared, codec::decode, draft::read_payment, engine::Engine, keys,
+    Draft, Embedded, Operation, Shared,
+    codec::decode,
+    draft::read_payment,
+    engine::Engine,
+    keys,
     steps::{BUYER, Pointer, SELLER},
 };
 use crate::{

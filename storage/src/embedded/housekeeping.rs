@@ -22,13 +22,13 @@ const ROUND_STEPS: usize = 64;
 
 /// Looks and drops until the store is closed.
 pub(crate) fn run(shared: &Shared) {
-    let mut looks = 0u32;
+    let (mut looks, mut journals) = (0u32, 1);
     while !shared.vitals.stopped_within(LOOK) {
         shared.side_file_write();
-        look(shared);
+        journals = look(shared, journals);
         looks = looks.wrapping_add(1);
         // Nothing is lost when a round fails: the next one finds the same rows.
-        if looks % LOOKS_PER_ROUND == 0
+        if looks.is_multiple_of(LOOKS_PER_ROUND)
             && shared.queue.check().is_ok()
             && let Err(error) = round(shared)
         {
@@ -37,12 +37,17 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
-fn look(shared: &Shared) {
-    let Ok(engine) = shared.engine() else { return };
+/// Measures memtables and journals for the guard, and lets journals go. Returns how many journals there are.
+fn look(shared: &Shared, journals: usize) -> usize {
+    let Ok(engine) = shared.engine() else { return journals };
     let memtable = engine.memtable_percent();
     // The journal is asked for under a lock that a commit holds; one that hangs is the guard's to see.
     let journal = engine.journal_percent().unwrap_or(0);
     shared.vitals.measured(memtable, journal);
+    engine.release_journals(journals).unwrap_or_else(|error| {
+        warn!(%error, "memtables could not be flushed");
+        journals
+    })
 }
 
 /// Drops what is due.

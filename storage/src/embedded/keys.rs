@@ -119,6 +119,19 @@ pub(crate) fn newest_first(id: [u8; 16]) -> [u8; 16] {
     id.map(|byte| !byte)
 }
 
+/// In which order the keys of one batch become visible: a payment's record before its delta goes, and rows that others
+/// name before those that name them. Results come before all of them.
+pub(crate) fn visible_after(key: &Key) -> u8 {
+    const PAYMENT: u8 = Tag::Payment as u8;
+    const FREE_CALL: u8 = Tag::FreeCall as u8;
+    const DELTA: u8 = Tag::Delta as u8;
+    match key.bytes.first() {
+        Some(&(PAYMENT | FREE_CALL)) => 1,
+        Some(&DELTA) => 2,
+        _ => 3,
+    }
+}
+
 /// A payment's record.
 pub(crate) fn payment(id: PaymentId) -> Key {
     key(Space::Money, Tag::Payment, &[&id.bytes()])
@@ -359,9 +372,15 @@ pub(crate) fn challenge(seller: ProfileId) -> Key {
     key(Space::Market, Tag::Challenge, &[&seller.bytes()])
 }
 
-/// Counts the commits.
+/// Counts the commits. Among the money, which is written all the time: in a keyspace that is hardly ever flushed it
+/// would hold on to every journal.
 pub(crate) fn commit_sequence() -> Key {
-    key(Space::Meta, Tag::Meta, &[b"commit_sequence"])
+    key(Space::Money, Tag::Meta, &[b"commit_sequence"])
+}
+
+/// The limit of a memtable that the store was made with.
+pub(crate) fn memtable_bytes() -> Key {
+    key(Space::Meta, Tag::Meta, &[b"memtable_bytes"])
 }
 
 /// The node, and its latest life.
@@ -380,8 +399,7 @@ mod tests {
         let keys: Vec<_> = [1000, 2000, 3000].map(|ms| (ms, pointer(party, at(ms)).bytes)).into();
         let within = |from: Option<u64>, to: Option<u64>| {
             let range = pointers(party, None, from.map(UnixMillis), to.map(UnixMillis));
-            let mut found: Vec<_> =
-                keys.iter().filter(|(_, key)| **key >= *range.from && **key < *range.to).collect();
+            let mut found: Vec<_> = keys.iter().filter(|(_, key)| **key >= *range.from && **key < *range.to).collect();
             found.sort_by(|a, b| a.1.cmp(&b.1));
             found.into_iter().map(|(ms, _)| *ms).collect::<Vec<_>>()
         };

@@ -138,6 +138,47 @@ fn take(counts: &mut HashMap<ProfileId, u32>, buyer: ProfileId, count: u32) -> u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{FeeRate, ListingId, Micros, OriginCurrency, Quote, Rail};
+
+    fn payment(n: u8) -> Arc<Payment> {
+        let now = UnixMillis(u64::from(n));
+        // The same last byte: all in one shard.
+        let mut id = PaymentId::mint(now).bytes();
+        id[15] = 0;
+        Arc::new(Payment::quoted(Quote {
+            id: PaymentId::from_bytes(id),
+            buyer: ProfileId::mint(now),
+            seller: ProfileId::mint(now),
+            listing: ListingId::mint(now),
+            body_sha256: [n; 32],
+            price: Micros(1),
+            fee_rate: FeeRate(1),
+            currency: OriginCurrency::Sol,
+            rail: Rail::Sandbox,
+            provider_ref: String::new(),
+            terms: Vec::new(),
+            idempotency_key: None,
+            created_at: now,
+            expires_at: now,
+        }))
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_keeps_what_is_asked_for() {
+        let live = LivePayments::new(SHARDS * 4);
+        let payments: Vec<_> = (0..20).map(payment).collect();
+        for next in &payments {
+            live.put(Arc::clone(next));
+            assert!(live.get(payments[0].quote.id).is_some(), "it is asked for all the time");
+        }
+        let held = payments.iter().filter(|payment| live.get(payment.quote.id).is_some()).count();
+        assert_eq!(held, 4);
+        assert!(live.get(payments[19].quote.id).is_some(), "the newest is there");
+        live.remove(payments[0].quote.id);
+        assert!(live.get(payments[0].quote.id).is_none());
+        live.clear();
+        assert!(payments.iter().all(|payment| live.get(payment.quote.id).is_none()));
+    }
 
     #[test]
     fn quotes_count_until_paid_or_expired() {

@@ -68,9 +68,7 @@ pub(crate) struct Measures {
 impl Measures {
     /// Handles of the recorder that is installed now.
     pub(crate) fn new(backend: &'static str) -> Self {
-        let duration = |name: &&'static str| {
-            histogram!("crochet_store_operation_duration_seconds", "backend" => backend, "operation" => *name)
-        };
+        let duration = |name: &&'static str| histogram!("crochet_store_operation_duration_seconds", "backend" => backend, "operation" => *name);
         Self {
             durations: NAMES.iter().map(duration).collect(),
             group: histogram!("crochet_store_group_commit_size", "backend" => backend),

@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Draft, Embedded, Operation, Shared, codec::decode, codec::decode_id, keys,
+    Draft, Embedded, Operation, Shared,
+    codec::decode,
+    codec::decode_id,
+    keys,
     steps::{self, Rules},
 };
 use crate::{
@@ -160,9 +163,8 @@ impl PaymentStore for Embedded {
         let Some(result) = progress.result.as_ref().filter(|result| self.shared.now() < result.kept_until) else {
             return Ok(None);
         };
-        let completed = |attempt: &&Attempt| {
-            attempt.end.as_ref().is_some_and(|end| end.status == AttemptStatus::Completed)
-        };
+        let completed =
+            |attempt: &&Attempt| attempt.end.as_ref().is_some_and(|end| end.status == AttemptStatus::Completed);
         let Some(attempt) = progress.attempts.iter().rfind(completed) else {
             return Err(StoreError::Corrupt(format!("{id} has a result and no completed attempt")));
         };

@@ -11,8 +11,8 @@ use super::{draft::Draft, keys};
 use crate::{
     error::{StoreError, StoreResult},
     model::{
-        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Owner, Payment, PaymentId,
-        PaymentState, ProfileId, Quote, ResultPlace, Settled, Unbalanced, UnixMillis,
+        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Owner, Payment, PaymentId, PaymentState,
+        ProfileId, Quote, ResultPlace, Settled, Unbalanced, UnixMillis,
     },
     store::{ClaimRequest, QuoteIdentity, QuoteOpened, SettleOutcome, StepOutcome},
 };
@@ -86,11 +86,7 @@ pub(crate) fn is_forgotten(payment: &Payment, now: UnixMillis, rules: Rules) -> 
 }
 
 /// Opens a quote, unless one stands.
-pub(crate) fn quote_open(
-    draft: &mut Draft<'_>,
-    quote: Quote,
-    open_max: u32,
-) -> StoreResult<QuoteOpened> {
+pub(crate) fn quote_open(draft: &mut Draft<'_>, quote: Quote, open_max: u32) -> StoreResult<QuoteOpened> {
     let identity = QuoteIdentity::from(&quote);
     let index = match &quote.idempotency_key {
         Some(text) => keys::idempotency_key(quote.buyer, text),
@@ -167,20 +163,12 @@ pub(crate) fn settle(
 }
 
 /// Takes the right to call the seller.
-pub(crate) fn claim(
-    draft: &mut Draft<'_>,
-    id: PaymentId,
-    request: ClaimRequest,
-) -> StoreResult<StepOutcome<Claimed>> {
+pub(crate) fn claim(draft: &mut Draft<'_>, id: PaymentId, request: ClaimRequest) -> StoreResult<StepOutcome<Claimed>> {
     step(draft, id, |draft, payment| take_claim(draft, payment, request))
 }
 
 /// The claim itself; one that an earlier life of this node left is released first.
-fn take_claim(
-    draft: &mut Draft<'_>,
-    payment: &mut Payment,
-    request: ClaimRequest,
-) -> StoreResult<Claimed> {
+fn take_claim(draft: &mut Draft<'_>, payment: &mut Payment, request: ClaimRequest) -> StoreResult<Claimed> {
     let now = draft.now;
     if let PaymentState::Claimed(held) = payment.progress.state
         && is_overdue(held, draft.owner)
@@ -273,7 +261,10 @@ fn save(draft: &mut Draft<'_>, before: &Arc<Payment>, after: Payment) -> StoreRe
     if after.quote.idempotency_key.is_some()
         && let Some(end) = ended_at(&after)
     {
-        draft.put(keys::forget(UnixMillis(end.0.saturating_add(draft.rules.key_kept_ms)), id), Slice::from(&[] as &[u8]));
+        draft.put(
+            keys::forget(UnixMillis(end.0.saturating_add(draft.rules.key_kept_ms)), id),
+            Slice::from(&[] as &[u8]),
+        );
     }
     draft.replace_payment(Arc::clone(&after));
     Ok(after)

@@ -27,7 +27,8 @@ async fn requests(bench: &Bench, party: ProfileId, filter: &HistoryFilter, limit
 async fn ledger(bench: &Bench, party: ProfileId, limit: usize) -> Vec<LedgerRow> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
-        let page = bench.store.ledger_list(party, &HistoryFilter::default(), after.as_ref(), limit).await.expect("page");
+        let page =
+            bench.store.ledger_list(party, &HistoryFilter::default(), after.as_ref(), limit).await.expect("page");
         assert!(page.rows.len() <= limit);
         rows.extend(page.rows);
         match page.next {
@@ -97,7 +98,8 @@ pub async fn pages_stay_where_they_were_while_rows_are_added(bench: Bench) {
     assert_eq!(all.len(), 30 + 5);
     assert!(all.is_sorted_by(|a, b| a.started_at >= b.started_at));
     let garbage = Cursor(vec![9; 3]);
-    let page = bench.store.gateway_request_list(buyer, &HistoryFilter::default(), Some(&garbage), 7).await.expect("page");
+    let page =
+        bench.store.gateway_request_list(buyer, &HistoryFilter::default(), Some(&garbage), 7).await.expect("page");
     assert_eq!((page.rows.len(), page.next), (0, None));
 }
 

@@ -14,11 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use storage::{
-    ClaimRequest, QuoteOpened, SettleOutcome, Store,
-    embedded::{Embedded, Faults},
-    model::*,
-};
+use storage::{ClaimRequest, QuoteOpened, SettleOutcome, Store, model::*};
 
 /// Where tests begin: 2026-11-24.
 pub const BEGIN: u64 = 1_795_500_000_000;
@@ -30,6 +26,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A configuration of a small store in `folder`; `more` are lines of its section.
 pub fn settings(folder: &Path, more: &str) -> config::Storage {
+    // What the store has to say stands beside a failure.
+    drop(tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).try_init());
     let text = format!(
         "[storage]\npath = {:?}\ncache_bytes = \"16MiB\"\nmemtable_bytes = \"8MiB\"\njournal_bytes = \"64MiB\"\n{more}",
         folder.join("store")
@@ -42,7 +40,6 @@ pub struct Bench {
     pub store: Arc<dyn Store>,
     pub clock: Arc<AtomicU64>,
     open: Box<dyn Fn() -> Arc<dyn Store> + Send + Sync>,
-    tidy: Option<Arc<Embedded>>,
     folder: tempfile::TempDir,
 }
 
@@ -60,7 +57,7 @@ impl Bench {
             let clock = Clock::scripted(Arc::clone(&hand));
             storage::open(&config, clock).expect("the store opens")
         };
-        Self { store: open(), clock, open: Box::new(open), tidy: None, folder }
+        Self { store: open(), clock, open: Box::new(open), folder }
     }
 
     /// Ends this life of the store and begins the next.
@@ -200,8 +197,4 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-}
-
-pub fn no_faults() -> Faults {
-    Faults::default()
 }

@@ -1,0 +1,14 @@
+//! What is offered: categories, listings, the endpoints behind them.
+
+pub(crate) mod browse;
+pub(crate) mod categories;
+pub(crate) mod endpoint_input;
+pub(crate) mod endpoints;
+pub(crate) mod input;
+pub(crate) mod listings;
+mod owned;
+mod private_url;
+mod shelves;
+mod view;
+
+pub(crate) use shelves::Catalogue;

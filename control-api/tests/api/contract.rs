@@ -1,0 +1,204 @@
+//! What holds for every route: who is refused, how a refusal looks, what every answer carries.
+
+use control_api::{Access, ROUTES, Route};
+use reqwest::{Method, StatusCode, header};
+use serde_json::json;
+
+use crate::support::{Answer, World};
+
+/// The path with something in the place of what is in braces.
+fn path(route: &Route) -> String {
+    let path = route.path.strip_prefix("/api/v1").unwrap_or(route.path);
+    path.replace("{id}", "00000000-0000-7000-8000-000000000000")
+}
+
+fn method(route: &Route) -> Method {
+    route.method.parse().expect("a method")
+}
+
+async fn ask(world: &World, route: &Route, key: Option<&str>) -> Answer {
+    let request = world.request(method(route), &path(route), key);
+    world.send(if method(route) == Method::GET { request } else { request.json(&json!({})) }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_that_needs_a_key_refuses_without_one() {
+    let world = World::start().await;
+    let mangled = format!("am_k_{}", "0".repeat(38));
+    for route in ROUTES.iter().filter(|route| route.access.needs_key()) {
+        for key in [None, Some("nonsense"), Some(mangled.as_str())] {
+            let answer = ask(&world, route, key).await.refused(401, "UNAUTHENTICATED");
+            assert_eq!(answer.header("www-authenticate"), "Bearer", "{route:?}");
+            assert_eq!(answer.header("cache-control"), "no-store", "{route:?}");
+        }
+        let basic = world.request(method(route), &path(route), None).header(header::AUTHORIZATION, "Basic YTpi");
+        world.send(basic).await.refused(401, "UNAUTHENTICATED");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_is_open_but_those_that_are_meant_to_be() {
+    let open: Vec<&str> = ROUTES.iter().filter(|route| !route.access.needs_key()).map(|route| route.path).collect();
+    let expected = [
+        "/api/v1/health",
+        "/api/v1/auth/challenge",
+        "/api/v1/register",
+        "/api/v1/categories",
+        "/api/v1/listings",
+        "/api/v1/listings/{id}",
+        "/docs/errors",
+    ];
+    assert_eq!(open, expected);
+    assert!(
+        ROUTES.iter().all(|route| route.access.needs_key() || route.method == "GET" || route.access == Access::Auth)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_the_scope_is_told_which() {
+    let world = World::start().await;
+    let agent = world.agent(1).await;
+    let keys = ["read", "write", "gateway"].map(|scope| (scope, json!({ "name": scope, "scopes": [scope] })));
+    for (scope, wanted) in keys {
+        let made = world.post("/api-keys", agent.key(), &wanted).await.expect(201);
+        let key = made.body["data"]["api_key"].as_str();
+        for route in ROUTES.iter().filter(|route| route.access.needs_key()) {
+            let answer = ask(&world, route, key).await;
+            let needed = match route.access {
+                Access::Read => Some("read"),
+                Access::Write => Some("write"),
+                _ => None,
+            };
+            if needed.is_some_and(|needed| needed != scope) {
+                let answer = answer.refused(403, "SCOPE_REQUIRED");
+                assert_eq!(answer.body["error"]["details"]["required_scope"], needed.expect("some"));
+            } else {
+                assert!(![401, 403].contains(&answer.status), "{route:?} with {scope}: {}", answer.text);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_keys_at_once_are_none() {
+    let world = World::start().await;
+    let agent = world.agent(1).await;
+    let request = world.request(Method::GET, "/me", agent.key()).header(header::AUTHORIZATION, "Bearer other");
+    world.send(request).await.refused(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_routes_and_methods_are_refused_in_the_envelope() {
+    let world = World::start().await;
+    for path in ["/nowhere", "/listings/a/b", "/api-keys/", "//me", "/gateway/x"] {
+        world.get(path, None).await.refused(404, "NOT_FOUND");
+    }
+    let answer = world.delete("/api-keys", None).await.refused(405, "METHOD_NOT_ALLOWED");
+    assert_eq!(answer.header("allow"), "GET, POST");
+    world.get("/listings/challenge", None).await.refused(405, "METHOD_NOT_ALLOWED");
+    for route in ROUTES {
+        let wrong = Method::OPTIONS;
+        let answer = world.send(world.request(wrong, &path(route), None)).await;
+        let answer = answer.refused(405, "METHOD_NOT_ALLOWED");
+        assert!(answer.header("allow").split(", ").any(|allowed| allowed == route.method), "{route:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_has_an_id_and_keeps_a_good_one() {
+    let world = World::start().await;
+    for id in ["abc", "A.b_c-9", &"x".repeat(128)] {
+        let answer = world.send(world.request(Method::GET, "/health", None).header("X-Request-Id", id)).await;
+        assert_eq!(answer.header("x-request-id"), id);
+    }
+    for id in ["", "a b", "a/b", "ä", &"x".repeat(129)] {
+        let answer = world.send(world.request(Method::GET, "/nowhere", None).header("X-Request-Id", id)).await;
+        assert!(answer.header("x-request-id").starts_with("req_"), "{id}: {:?}", answer.headers);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_docs_url_resolves() {
+    let world = World::start().await;
+    let page = world.get("/docs/errors", None).await.expect(200);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let json = world.request(Method::GET, "/docs/errors", None).header(header::ACCEPT, "application/json");
+    let codes = world.send(json).await.expect(200);
+    for row in codes.body["data"].as_array().expect("rows") {
+        let code = row["code"].as_str().expect("text");
+        assert!(page.text.contains(&format!("id=\"{code}\"")), "{code}");
+    }
+    let refusal = world.get("/nowhere", None).await;
+    let url = refusal.body["error"]["recovery"]["docs_url"].as_str().expect("text").to_string();
+    assert_eq!(url, format!("{}/docs/errors#ROUTE_NOT_FOUND", world.site));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_json_within_the_limit() {
+    let world = World::start().await;
+    let post = || world.request(Method::POST, "/auth/challenge", None);
+    let typed = |text: &'static str| post().header(header::CONTENT_TYPE, "application/json").body(text);
+    world.send(typed("{")).await.refused(400, "INVALID_JSON");
+    world.send(typed("{}{}")).await.refused(400, "INVALID_JSON");
+    world.send(typed("[]")).await.refused(422, "VALIDATION_FAILED");
+    world.send(post().body("{}")).await.refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    let form = post().header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body("a=b");
+    world.send(form).await.refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    let packed = typed("{}").header(header::CONTENT_ENCODING, "gzip");
+    world.send(packed).await.refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    let charset = post().header(header::CONTENT_TYPE, "Application/JSON; charset=utf-8").body("{}");
+    world.send(charset).await.wrong(&["wallet_address"]);
+    let long = post().header(header::CONTENT_TYPE, "application/json").body(" ".repeat(300 * 1024));
+    let answer = world.send(long).await.refused(413, "PAYLOAD_TOO_LARGE");
+    assert_eq!(answer.body["error"]["details"]["max_bytes"], 256 * 1024);
+    world.post("/auth/challenge", None, &json!({ "a": "x".repeat(70), "b": 1 })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_are_shown_and_kept_by_address_and_profile() {
+    let world = World::start_with("[limits]\nauth_per_five_minutes = 2\ndev_multiplier = 1\n").await;
+    let challenge = |address: &'static str| {
+        let body = json!({ "wallet_address": "0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed" });
+        let request = world.request(Method::POST, "/auth/challenge", None);
+        world.send(request.header("X-Crochet-Client-Address", address).json(&body))
+    };
+    let first = challenge("192.0.2.1").await.expect(200);
+    assert_eq!(first.header("ratelimit-policy"), "\"auth\";q=2;w=300");
+    assert_eq!(first.header("ratelimit"), "\"auth\";r=1");
+    challenge("192.0.2.1").await.expect(200);
+    let limited = challenge("192.0.2.1").await.refused(429, "RATE_LIMITED");
+    assert!(limited.header("retry-after").parse::<u64>().expect("seconds") >= 1);
+    assert_eq!(limited.body["error"]["recovery"]["next_action"], "wait_and_retry");
+    challenge("2001:db8::1").await.expect(200);
+    // Guessing keys is counted the same way.
+    let guess = || {
+        let request = world.request(Method::GET, "/me", Some("am_k_guess"));
+        world.send(request.header("X-Crochet-Client-Address", "192.0.2.9"))
+    };
+    guess().await.refused(401, "UNAUTHENTICATED");
+    guess().await.refused(401, "UNAUTHENTICATED");
+    guess().await.refused(429, "RATE_LIMITED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_what_works() {
+    let world = World::start().await;
+    let health = world.get("/health", None).await.expect(200);
+    let data = &health.body["data"];
+    assert_eq!((&data["status"], &data["mode"]), (&json!("ok"), &json!("dev")));
+    assert_eq!(data["checks"], json!({ "store": "ok", "payment_provider": "ok", "actors": "ok" }));
+    assert!(data["uptime_seconds"].is_u64() && data["version"].is_string());
+    let head = world.send(world.request(Method::HEAD, "/health", None)).await;
+    assert_eq!((head.status, head.text.as_str()), (StatusCode::OK.as_u16(), ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_store_nothing_is_pretended() {
+    let world = World::start().await;
+    let agent = world.agent(1).await;
+    world.store.close().await.expect("closed");
+    let health = world.get("/health", None).await.refused(503, "STORE_UNAVAILABLE");
+    assert_eq!(health.body["data"]["checks"]["store"], "unavailable");
+    let answer = world.get("/api-keys", agent.key()).await.refused(503, "STORE_UNAVAILABLE");
+    assert!(!answer.header("retry-after").is_empty());
+}

@@ -1,0 +1,14 @@
+//! The control API over real sockets, on a real store: one file a resource.
+
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail by panicking, its helpers too")]
+
+mod api_keys;
+mod browse;
+mod contract;
+mod endpoints;
+mod history;
+mod identity;
+mod listings;
+mod payments;
+mod server;
+mod support;

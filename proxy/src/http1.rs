@@ -1,0 +1,268 @@
+//! HTTP/1.1 towards clients: one loop a connection, one buffer, one write an answer.
+//!
+//! A head must come whole in time; a body is read when it is asked for; what was sent ahead stays in the buffer. An
+//! answer that is known before the body was read waits for the body (within its limits), so that the connection can be
+//! used again; a client that waits for our word before it sends the body gets the answer at once instead, and is
+//! closed.
+
+pub mod chunked;
+pub mod head;
+mod incoming;
+mod outgoing;
+pub mod request_id;
+mod wire;
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::AtomicBool},
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use actors::refusal::{Code, Refusal};
+use bytes::BytesMut;
+use config::Config;
+use pingora::{prelude::timeout, server::ShutdownWatch};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    body::{BodyPace, Budget, RequestBody},
+    places::Place,
+    reply::{Reply, ResponseSink},
+};
+use head::{Head, HeadRules};
+use incoming::Incoming;
+use outgoing::Outgoing;
+use request_id::RequestId;
+use wire::Wire;
+
+/// A connection's buffer: a usual request fits, and an idle connection costs little more.
+const BUFFER: usize = 8 << 10;
+/// A buffer that a large request made larger is not kept.
+const BUFFER_KEPT_MAX: usize = 64 << 10;
+/// How long the first request of a connection that was accepted just before the drain may take to begin.
+const FIRST_WHEN_STOPPING: Duration = Duration::from_millis(500);
+/// After an answer that closes, what the client still sends is read for so long, so that the answer is not lost to a
+/// reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Answers requests, whatever the protocol that carried them.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. An answer is always given to `out`.
+    fn handle<B: RequestBody, S: ResponseSink>(
+        &self,
+        head: &Head,
+        body: &mut B,
+        out: &mut S,
+        peer: SocketAddr,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// What every connection goes by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What a head may be.
+    pub head: HeadRules,
+    /// By then a head must have come whole.
+    pub head_timeout: Duration,
+    /// How long a kept connection may be without a request.
+    pub idle_timeout: Duration,
+    /// How long a client may take to take an answer.
+    pub write_timeout: Duration,
+    /// How fast a body must come.
+    pub pace: BodyPace,
+    /// The largest body that is read for the sake of the connection.
+    pub body_max: u64,
+    /// The memory of all held bodies.
+    pub budget: Arc<Budget>,
+    /// The public URL, for refusals.
+    pub site: String,
+}
+
+impl Rules {
+    /// As configured.
+    #[must_use]
+    pub fn new(config: &Config, budget: Arc<Budget>, site: String) -> Self {
+        Self {
+            head: HeadRules::new(config),
+            head_timeout: config.proxy.head_timeout,
+            idle_timeout: config.proxy.idle_timeout,
+            write_timeout: config.proxy.write_timeout,
+            pace: BodyPace::new(&config.proxy),
+            body_max: config.proxy.request_max_bytes,
+            budget,
+            site,
+        }
+    }
+}
+
+/// Serves a connection until it ends. When `stop` says so, an idle connection is closed at once and a busy one after
+/// its answer.
+pub async fn serve<H, IO>(io: IO, handler: &H, rules: &Rules, place: &Place, peer: SocketAddr, mut stop: ShutdownWatch)
+where
+    H: Handler,
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let stopping = AtomicBool::new(false);
+    // Watched once a connection and polled only while we wait: a request costs nothing for it.
+    let stopped = pin!(async { stop.wait_for(|stop| *stop).await.is_ok() });
+    let mut connection = Connection {
+        wire: Wire::new(io, rules.write_timeout),
+        buffer: BytesMut::with_capacity(BUFFER),
+        out: Vec::new(),
+        rules,
+        place,
+        stopping: &stopping,
+        stopped,
+        is_first: true,
+    };
+    loop {
+        let after = match connection.next_head().await {
+            Next::Closed => return,
+            Next::Refused(refusal) => connection.refuse(&refusal).await,
+            Next::Head(head) => connection.exchange(handler, &head, peer).await,
+        };
+        match after {
+            After::Keep => connection.tidy(),
+            After::Close => return connection.wire.linger(&mut connection.buffer, LINGER, LINGER_BYTES).await,
+            After::Cut => return,
+        }
+    }
+}
+
+/// What comes next on a connection.
+enum Next {
+    Head(Head),
+    Refused(Refusal),
+    Closed,
+}
+
+/// What becomes of a connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Keep,
+    /// Close it so that the answer arrives.
+    Close,
+    /// Close it so that the answer does not look whole.
+    Cut,
+}
+
+/// How waiting for bytes ended.
+enum Waited {
+    Bytes,
+    Ended,
+    TimedOut,
+    Stopping,
+}
+
+struct Connection<'c, IO, F> {
+    wire: Wire<IO>,
+    buffer: BytesMut,
+    out: Vec<u8>,
+    rules: &'c Rules,
+    place: &'c Place,
+    stopping: &'c AtomicBool,
+    stopped: Pin<&'c mut F>,
+    is_first: bool,
+}
+
+impl<IO, F> Connection<'_, IO, F>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+    F: Future<Output = bool> + Send,
+{
+    async fn next_head(&mut self) -> Next {
+        let mut deadline = None;
+        let mut look = !self.buffer.is_empty();
+        loop {
+            if look {
+                match Head::parse(&mut self.buffer, &self.rules.head) {
+                    Ok(Some(head)) => return Next::Head(head),
+                    Ok(None) => {}
+                    Err(refusal) => return Next::Refused(refusal),
+                }
+            }
+            let seen = self.buffer.len();
+            let is_idle = seen == 0;
+            let patience = match deadline {
+                _ if is_idle && self.is_stopping() && !self.is_first => return Next::Closed,
+                _ if is_idle && self.is_stopping() => FIRST_WHEN_STOPPING,
+                _ if is_idle && !self.is_first => self.rules.idle_timeout,
+                _ if is_idle => self.rules.head_timeout,
+                None => self.rules.head_timeout,
+                Some(deadline) => Instant::saturating_duration_since(&deadline, Instant::now()),
+            };
+            match self.wait(patience).await {
+                Waited::Bytes => {}
+                Waited::Stopping => continue,
+                Waited::TimedOut if !is_idle => return Next::Refused(Code::RequestTimeout.into()),
+                Waited::Ended | Waited::TimedOut => return Next::Closed,
+            }
+            // A head that comes in drips is looked at again only where a line has ended.
+            look = is_idle || self.buffer.get(seen..).is_some_and(|new| memchr::memchr(b'\n', new).is_some());
+            look |= self.buffer.len() >= self.rules.head.max_bytes;
+            if deadline.is_none() && !is_idle {
+                deadline = Some(Instant::now() + self.rules.head_timeout);
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Waits for bytes, and looks at the stop sign only while there are none.
+    async fn wait(&mut self, patience: Duration) -> Waited {
+        let Self { wire, buffer, stopping, stopped, .. } = self;
+        let mut reading = pin!(timeout(patience, wire.read(buffer)));
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(read) = reading.as_mut().poll(cx) {
+                return Poll::Ready(match read {
+                    Ok(Ok(1..)) => Waited::Bytes,
+                    Ok(_) => Waited::Ended,
+                    Err(_) => Waited::TimedOut,
+                });
+            }
+            if !stopping.load(std::sync::atomic::Ordering::Relaxed) && stopped.as_mut().poll(cx).is_ready() {
+                stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+                return Poll::Ready(Waited::Stopping);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Answers a request whose head cannot be trusted: where the next one begins is unknown.
+    async fn refuse(&mut self, refusal: &Refusal) -> After {
+        let id = RequestId::mint();
+        let reply = Reply::refusal(refusal, &self.rules.site);
+        outgoing::write_last(&self.wire, &mut self.out, &reply, id.text()).await;
+        After::Close
+    }
+
+    async fn exchange<H: Handler>(&mut self, handler: &H, head: &Head, peer: SocketAddr) -> After {
+        self.is_first = false;
+        let (unread, must_close) = (AtomicBool::new(false), AtomicBool::new(false));
+        let mut body = Incoming::new(&self.wire, &mut self.buffer, self.rules, head, &unread, &must_close);
+        let mut out = Outgoing::new(&self.wire, &mut self.out, head, &unread, &must_close, self.stopping, self.place);
+        handler.handle(head, &mut body, &mut out, peer).await;
+        // The answer was known before the body was read.
+        if body.is_unread() && (body.is_awaited() || body.discard().await.is_err()) {
+            out.close();
+        }
+        out.conclude(&self.rules.site).await
+    }
+
+    /// Gives back what a large request or answer took.
+    fn tidy(&mut self) {
+        if self.buffer.is_empty() && self.buffer.capacity() > BUFFER_KEPT_MAX {
+            self.buffer = BytesMut::with_capacity(BUFFER);
+        }
+        if self.out.capacity() > BUFFER_KEPT_MAX {
+            self.out = Vec::new();
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What operators see: metrics, one line a call, and the logs of everything else. The hot path counts and hands a line
+//! over; formatting and writing happen on a thread of their own.
+
+mod call_log;
+pub mod operations;
+
+use std::time::Duration;
+
+use config::{Config, LogFormat};
+use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use storage::model::FeeRate;
+use tracing_subscriber::EnvFilter;
+
+use crate::trace::{Ended, Phase, Trace};
+use call_log::CallLog;
+
+/// The target that the lines of calls are filtered by.
+pub const CALL_TARGET: &str = "call";
+
+/// Seconds: fit for a refusal from memory and for a seller that takes a minute.
+const BUCKETS: [f64; 18] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// Telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// Something in this process records metrics already.
+    #[error("metrics are recorded by somebody else already")]
+    Taken,
+    /// The exporter refused its settings.
+    #[error("metrics cannot be exported: {0}")]
+    Exporter(#[from] BuildError),
+    /// The filter of `telemetry.log` cannot be read.
+    #[error("telemetry.log is not a filter: {0}")]
+    Filter(String),
+    /// The thread that writes the lines of calls could not be started.
+    #[error("the log's thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Begins to record metrics; before anything that keeps handles is made.
+///
+/// # Errors
+/// [`TelemetryError`].
+pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full("crochet_store_group_commit_size".into()), &SIZES)?
+        .build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Taken)?;
+    Ok(handle)
+}
+
+/// Begins to log: standard error, lines of JSON or for the eye.
+///
+/// # Errors
+/// [`TelemetryError::Filter`].
+pub fn log(config: &Config) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(&config.telemetry.log).map_err(|error| TelemetryError::Filter(error.to_string()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second log in one process (tests) keeps the first.
+    let _ = match config.telemetry.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Pretty => lines.compact().with_ansi(false).try_init(),
+    };
+    Ok(())
+}
+
+/// The handles of the data plane, made once.
+pub struct Telemetry {
+    requests: Vec<Counter>,
+    inflight: Gauge,
+    phases: [Histogram; 5],
+    payments: [Counter; 3],
+    ledger: [Counter; 3],
+    fee_rate: FeeRate,
+    log: CallLog,
+}
+
+const ENDS: [Ended; 5] = [Ended::Refused, Ended::Completed, Ended::Released, Ended::Replayed, Ended::Pending];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Telemetry {
+    /// Makes the handles and starts the thread that writes the lines of calls.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Thread`].
+    pub fn start(config: &Config) -> Result<Self, TelemetryError> {
+        describe();
+        let request = |ended: Ended, class: &'static str| {
+            counter!("crochet_gateway_requests_total", "outcome" => ended.name(), "status_class" => class)
+        };
+        let phase = |name: &'static str| histogram!("crochet_gateway_request_duration_seconds", "phase" => name);
+        let payment = |result: &'static str| {
+            counter!("crochet_payments_total", "provider" => "any", "result" => result)
+        };
+        let entry = |name: &'static str| counter!("crochet_ledger_micros_total", "entry_type" => name);
+        Ok(Self {
+            requests: ENDS.iter().flat_map(|ended| CLASSES.map(|class| request(*ended, class))).collect(),
+            inflight: gauge!("crochet_gateway_inflight"),
+            phases: ["total", "admission", "payment", "store", "seller_total"].map(phase),
+            payments: ["completed", "released", "replayed"].map(payment),
+            ledger: ["gateway_payment", "seller_credit", "marketplace_fee"].map(entry),
+            fee_rate: FeeRate(config.payments.fee_rate_ppm),
+            log: CallLog::start(config.telemetry.log_format)?,
+        })
+    }
+
+    /// A call is being worked on until the guard is dropped.
+    pub fn call_began(&self) -> Inflight {
+        self.inflight.increment(1.0);
+        Inflight(self.inflight.clone())
+    }
+
+    /// A call has ended: counted, and its line handed over.
+    pub fn call_ended(&self, trace: &Trace, client_request_id: &str) {
+        let outcome = ENDS.iter().position(|ended| *ended == trace.end()).unwrap_or_default();
+        let class = usize::from(trace.status() / 100).clamp(1, 5) - 1;
+        if let Some(requests) = self.requests.get(outcome * CLASSES.len() + class) {
+            requests.increment(1);
+        }
+        self.count_phases(trace);
+        self.count_money(trace);
+        if tracing::enabled!(target: CALL_TARGET, tracing::Level::INFO) {
+            self.log.push(trace, client_request_id);
+        }
+    }
+
+    fn count_phases(&self, trace: &Trace) {
+        let spent = [
+            trace.total(),
+            trace.phase(Phase::Auth) + trace.phase(Phase::Actor),
+            trace.phase(Phase::Payment),
+            trace.phase(Phase::Store),
+            trace.phase(Phase::Seller),
+        ];
+        for (histogram, spent) in self.phases.iter().zip(spent) {
+            if spent > Duration::ZERO {
+                histogram.record(spent.as_secs_f64());
+            }
+        }
+    }
+
+    fn count_money(&self, trace: &Trace) {
+        let [completed, released, replayed] = &self.payments;
+        match trace.end() {
+            Ended::Completed if trace.charged().0 > 0 => {
+                completed.increment(1);
+                let split = self.fee_rate.split(trace.charged());
+                for (entry, amount) in self.ledger.iter().zip([split.charged, split.seller, split.fee]) {
+                    entry.increment(u64::try_from(amount.0).unwrap_or_default());
+                }
+            }
+            Ended::Released => released.increment(1),
+            Ended::Replayed => replayed.increment(1),
+            _ => {}
+        }
+    }
+}
+
+/// A call under way, counted.
+pub struct Inflight(Gauge);
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+fn describe() {
+    describe_counter!("crochet_gateway_requests_total", "Gateway calls, by outcome and class of the answer's status.");
+    describe_histogram!("crochet_gateway_request_duration_seconds", "Time of a gateway call, by phase.");
+    describe_gauge!("crochet_gateway_inflight", "Gateway calls being worked on.");
+    describe_counter!("crochet_payments_total", "Payments, by provider and what became of them.");
+    describe_counter!("crochet_ledger_micros_total", "Micros posted by completed calls, by entry type.");
+    describe_counter!("crochet_rate_limited_total", "Requests refused for their rate, by scope.");
+    describe_gauge!("crochet_actor_active", "Listing actors on this node.");
+    describe_counter!("crochet_actor_restarts_total", "Listing actors that died and were replaced.");
+    describe_counter!("crochet_actor_messages_total", "Messages that listing actors handled.");
+    describe_counter!("crochet_circuit_changes_total", "Circuits that opened, closed or went half-open.");
+    describe_counter!("crochet_free_rows_lost_total", "History rows of free calls that the store did not take.");
+    describe_counter!("crochet_log_lines_lost_total", "Lines of calls that the log did not take.");
+    gauge!(
+        "crochet_build_info",
+        "version" => env!("CARGO_PKG_VERSION"),
+        "commit" => option_env!("CROCHET_COMMIT").unwrap_or("unknown"),
+    )
+    .set(1.0);
+}
