@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
 use storage::{
@@ -193,13 +192,13 @@ fn active(caller: &Arc<Caller>, now: UnixMillis) -> Result<Arc<Caller>, Refusal>
 ///
 /// # Errors
 /// `Unauthenticated` when there is none, or another scheme.
-pub fn bearer(authorization: Option<&str>) -> Result<Bytes, Refusal> {
+pub fn bearer(authorization: Option<&str>) -> Result<&str, Refusal> {
     let value = authorization.ok_or(Code::Unauthenticated)?;
     let (scheme, token) = value.split_once(' ').ok_or(Code::Unauthenticated)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Code::Unauthenticated.into());
     }
-    Ok(Bytes::copy_from_slice(token.trim().as_bytes()))
+    Ok(token.trim())
 }
 
 #[cfg(test)]

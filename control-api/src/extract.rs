@@ -185,7 +185,7 @@ impl Visit {
         let (first, second) = (given.next(), given.next());
         let text = first.filter(|_| second.is_none()).and_then(|value| value.to_str().ok());
         let token = keys::bearer(text)?;
-        self.door.actors.keys().caller(&token).await
+        self.door.actors.keys().caller(token.as_bytes()).await
     }
 
     fn take(&self, who: ControlSubject, kind: ControlKind) -> Result<RateFields, Refusal> {

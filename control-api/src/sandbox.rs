@@ -69,7 +69,8 @@ pub(crate) async fn pay(ask: Ask, _caller: Arc<Caller>) -> Result<Reply, Refusal
     let pay = ask.fields(read_pay)?;
     let payment = ask.door.store.payment_get(id).await?.ok_or(Code::PaymentNotFound)?;
     let record = sandbox.pay(&payment, pay).await?;
-    Reply::ok(RecordView::new(record, ask.now))
+    // Seen from after the payment, not from when the request came: what was paid at once has settled.
+    Reply::ok(RecordView::new(record, ask.door.clock.now()))
 }
 
 fn read_pay(f: &mut Fields) -> Option<SandboxPay> {

@@ -86,7 +86,7 @@ fn check_seller_calls(findings: &mut Findings, purchase: &Purchase, book: &Selle
     let handled = calls.iter().filter(|call| is_handled(call.status)).count();
     let right = match purchase.end {
         End::Completed => handled == 1,
-        End::Paid | End::Refused => handled == 0,
+        End::Paid | End::Forgotten | End::Refused => handled == 0,
         End::Unknown => handled <= 1,
     };
     if !right {
@@ -117,7 +117,7 @@ fn check_buyer_ledger<'a>(
         let right = match purchase.end {
             End::Completed | End::Paid => found == [purchase.price_micros],
             End::Refused => found.is_empty(),
-            End::Unknown => found.is_empty() || found == [purchase.price_micros],
+            End::Forgotten | End::Unknown => found.is_empty() || found == [purchase.price_micros],
         };
         if !right {
             wrong.push(format!("{} ended {:?}; its buyer's ledger: {found:?}", purchase.payment, purchase.end));
@@ -138,7 +138,7 @@ fn check_seller_ledger<'a>(
         let found = rows.remove(&purchase.payment).unwrap_or_default();
         let right = match purchase.end {
             End::Completed => found == [purchase.seller_micros],
-            End::Paid | End::Refused => found.is_empty(),
+            End::Paid | End::Forgotten | End::Refused => found.is_empty(),
             End::Unknown => found.len() <= 1,
         };
         if !right {

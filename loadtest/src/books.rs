@@ -11,6 +11,8 @@ pub enum End {
     Completed,
     /// Paid, and never answered: the payment is still good.
     Paid,
+    /// Paid at the provider, and never called: the gateway asks the provider when the quote expires.
+    Forgotten,
     /// Refused before any money moved.
     Refused,
     /// An answer was lost: either may be true.

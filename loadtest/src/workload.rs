@@ -185,7 +185,10 @@ impl Buyer<'_> {
         purchase.end = End::Paid;
         let id = purchase.payment.clone();
         match habit {
-            Habit::Forgets => return Ok(()),
+            Habit::Forgets => {
+                purchase.end = End::Forgotten;
+                return Ok(());
+            }
             Habit::OtherBody => {
                 let other = self.call(purchase, r#"{"task":"another"}"#, Some(&id)).await?;
                 other.expect_status(409).context("a payment for another body")?;

@@ -174,11 +174,8 @@ mod tests {
 
     #[test]
     fn d2_the_next_bytes_are_due_by_grace_then_rate_then_the_end() {
-        let pace = BodyPace {
-            grace: Duration::from_secs(5),
-            min_bytes_per_second: 1024,
-            timeout: Duration::from_secs(30),
-        };
+        let pace =
+            BodyPace { grace: Duration::from_secs(5), min_bytes_per_second: 1024, timeout: Duration::from_secs(30) };
         assert_eq!(pace.next_due(0), Duration::from_secs(5));
         assert_eq!(pace.next_due(10 * 1024), Duration::from_secs(15));
         assert_eq!(pace.next_due(u64::MAX), Duration::from_secs(30));

@@ -43,7 +43,7 @@ impl Gateway {
     ) -> Result<Answer, Refusal> {
         let wishes = Wishes::read(head)?; // 1
         let key = bearer(head.header(Header::Authorization))?;
-        let caller = self.actors.keys().caller(&key).await?; // 2
+        let caller = self.actors.keys().caller(key.as_bytes()).await?; // 2
         caller.require(Scope::Gateway)?; // 3
         out.caller_known();
         trace.called_by(caller.profile.id);

@@ -58,7 +58,6 @@ pub struct ConfigFile {
 /// The variables that are ours, and those that `demo` sets where they are not set.
 #[must_use]
 pub fn environment(demo: bool) -> BTreeMap<String, String> {
-    #[expect(clippy::disallowed_methods, reason = "configuration is read once, here")]
     let mut ours: BTreeMap<String, String> =
         std::env::vars().filter(|(name, _)| name.starts_with("CROCHET__")).collect();
     if demo {

@@ -75,8 +75,8 @@ impl<W: Write> Play<W> {
     async fn perform(&mut self) -> Result<()> {
         self.show.step("A sample seller starts its own server")?;
         let seller = Seller::start(Clock::system()).await.context("the sample seller cannot listen")?;
-        self.show.note(&format!("It takes work at {}", seller.url()))?;
-        self.show.note("and refuses whatever the gateway did not sign within the last five minutes.")?;
+        let place = format!("It takes work at {}", seller.url());
+        self.show.note(&[&place, "and refuses whatever the gateway did not sign within the last five minutes."])?;
 
         self.show.step("The seller's agent registers with a wallet")?;
         let owner = self.register("Demo seller").await?;
@@ -91,9 +91,10 @@ impl<W: Write> Play<W> {
         self.call_free(&buyer, &free).await?;
 
         self.show.step("Your turn")?;
-        self.show
-            .note("The gateway and the sample seller keep running. These commands can be pasted into bash; the key")?;
-        self.show.note("is the demo buyer's, and worth nothing outside this gateway.")?;
+        self.show.note(&[
+            "The gateway and the sample seller keep running. These commands can be pasted into bash; the key",
+            "is the demo buyer's, and worth nothing outside this gateway.",
+        ])?;
         self.show.verbatim(&paste::commands(self.public, &buyer.key, &free.id, &paid.id))?;
         Ok(())
     }

@@ -7,6 +7,7 @@
 
 pub mod chunked;
 pub mod head;
+mod host;
 mod incoming;
 mod outgoing;
 pub mod request_id;

@@ -61,7 +61,13 @@ impl Passthrough {
     }
 
     /// Passes one request on and its answer back. An answer is always given, unless the client is gone.
-    pub async fn pass<B: RequestBody, S: ResponseSink>(&self, head: &Head, body: &mut B, out: &mut S, peer: SocketAddr) {
+    pub async fn pass<B: RequestBody, S: ResponseSink>(
+        &self,
+        head: &Head,
+        body: &mut B,
+        out: &mut S,
+        peer: SocketAddr,
+    ) {
         // A client that left has no use for an answer.
         let _: Result<(), Gone> = match self.ask(head, body, peer).await {
             Ok(answer) => self.relay(answer, out).await,

@@ -148,7 +148,8 @@ impl Raw {
     async fn answer(&mut self) -> Option<Answer> {
         let head = self.head().await?;
         let status = head[9..12].parse().expect("a status");
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(0, |n| n.parse().expect("n"));
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(0, |n| n.parse().expect("n"));
         while self.seen.len() < length && self.more().await {}
         assert!(self.seen.len() >= length, "the body is short");
         Some(Answer { status, head, body: self.seen.drain(..length).collect() })
@@ -208,7 +209,11 @@ async fn c1_c2_what_has_two_meanings_is_refused_and_closes() {
         ("TE gzip, chunked", post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), 400),
         ("TE chunked, chunked", post("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"), 400),
         ("TE xchunked", post("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"), 400),
-        ("HTTP/1.0 + TE", "POST /echo HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400),
+        (
+            "HTTP/1.0 + TE",
+            "POST /echo HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+            400,
+        ),
         ("space in the target", echo("GET /a b HTTP/1.1", ""), 400),
         ("NUL in a value", echo("GET /ok HTTP/1.1", "X: a\0b\r\n"), 400),
         ("CR in a value", echo("GET /ok HTTP/1.1", "X: a\rb\r\n"), 400),
@@ -228,7 +233,11 @@ async fn c1_c2_what_has_two_meanings_is_refused_and_closes() {
         ("chunk with bare LF", post("Transfer-Encoding: chunked\r\n", "2\n{}\r\n0\r\n\r\n"), 400),
         ("chunk with a wrong end", post("Transfer-Encoding: chunked\r\n", "2\r\n{}x\r\n0\r\n\r\n"), 400),
         ("chunk that overflows", post("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n{}"), 400),
-        ("chunk size of 17 digits", post("Transfer-Encoding: chunked\r\n", "00000000000000002\r\n{}\r\n0\r\n\r\n"), 400),
+        (
+            "chunk size of 17 digits",
+            post("Transfer-Encoding: chunked\r\n", "00000000000000002\r\n{}\r\n0\r\n\r\n"),
+            400,
+        ),
     ] {
         assert_eq!(status_of(&served, request).await, (status, false), "{name}");
     }
@@ -324,7 +333,11 @@ async fn answers_carry_an_id_no_server_and_the_clients_own_where_it_is_good() {
     let mut raw = Raw::connect(&served).await;
     raw.send("GET /ok HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: mine-1\r\n\r\n").await;
     let answer = raw.answer().await.expect("an answer");
-    assert!(answer.head.contains("\r\nX-Request-Id: mine-1\r\n") && !answer.head.contains("Server:"), "{}", answer.head);
+    assert!(
+        answer.head.contains("\r\nX-Request-Id: mine-1\r\n") && !answer.head.contains("Server:"),
+        "{}",
+        answer.head
+    );
     raw.send("GET /ok HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a b\r\n\r\n").await;
     assert!(raw.answer().await.expect("an answer").head.contains("\r\nX-Request-Id: req_"));
     raw.send("GET /ok HTTP/1.1\n\n").await;

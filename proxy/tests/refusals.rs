@@ -178,3 +178,71 @@ async fn row_11_a_busy_seller_keeps_the_payment_usable() {
     assert_eq!(status, 200);
     buyer.redeem(&gateway, &listing, "2", &second).await.expect(200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_6_a_body_that_does_not_come_is_408() {
+    let gateway = Gateway::with(&[("CROCHET__PROXY__BODY_TIMEOUT", "300ms")]);
+    let seller = Seller::start().await;
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let (listing, _) = owner.list(&gateway, &seller.url("/ok"), "0").await;
+    let request = format!(
+        "POST /api/v1/gateway/{listing} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
+        gateway.url.trim_start_matches("http://"),
+        buyer.key
+    );
+    let (status, answer) = raw(&gateway, &request).await;
+    assert_eq!((status, answer["error"]["code"].as_str()), (408, Some("REQUEST_TIMEOUT")));
+    assert_eq!(answer["error"]["details"]["payment_state"], "none");
+    assert_eq!(seller.calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_9_without_a_rail_nothing_is_sold() {
+    let gateway = Gateway::with(&[("CROCHET__PAYMENTS__SANDBOX__ENABLED", "false")]);
+    let seller = Seller::start().await;
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let (listing, _) = owner.list(&gateway, &seller.url("/ok"), "1").await;
+    buyer.call(&gateway, &listing, BODY, &[]).await.refused(422, "PAYMENT_ROUTE_UNAVAILABLE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_10_an_expired_quote_is_replaced_and_late_money_is_honoured() {
+    let gateway = Gateway::with(&[("CROCHET__PAYMENTS__QUOTE_TTL", "1s")]);
+    let seller = Seller::start().await;
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let (listing, _) = owner.list(&gateway, &seller.url("/ok"), "1").await;
+    let id = buyer.call(&gateway, &listing, BODY, &[]).await.payment_id();
+    eventually("the quote expires", async || {
+        let answer = buyer.redeem(&gateway, &listing, BODY, &id).await;
+        assert!(answer.status == 202 || answer.code() == "PAYMENT_EXPIRED", "{}", answer.json);
+        if answer.status == 402 {
+            assert_eq!(answer.details()["payment_state"], "expired");
+            assert_ne!(answer.payment_id(), id, "a fresh quote");
+        }
+        answer.status == 402
+    })
+    .await;
+    buyer.pay_with(&gateway, &id, json!({})).await.expect(200);
+    buyer.redeem(&gateway, &listing, BODY, &id).await.expect(200);
+    assert_eq!(seller.calls(), 1, "the price was locked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_11_the_sellers_own_rate_keeps_the_payment_usable() {
+    let gateway = Gateway::start();
+    let seller = Seller::start().await;
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let limits = json!({"limits": {"requests_per_second": 1, "burst": 1}});
+    let (listing, _) = owner.list_with(&gateway, &seller.url("/ok"), "1", limits).await;
+    let first = buyer.buy(&gateway, &listing, "1", &[]).await;
+    let second = buyer.buy(&gateway, &listing, "2", &[]).await;
+    buyer.redeem(&gateway, &listing, "1", &first).await.expect(200);
+    let limited = buyer.redeem(&gateway, &listing, "2", &second).await;
+    limited.refused(429, "RATE_LIMITED");
+    assert_eq!(limited.details()["scope"], "seller");
+    assert_eq!(limited.details()["payment_state"], "settled");
+    assert_eq!(limited.json["error"]["recovery"]["next_action"], "retry_same_payment");
+    eventually("the rate allows it", async || buyer.redeem(&gateway, &listing, "2", &second).await.status == 200).await;
+    assert_eq!(seller.calls(), 2);
+}

@@ -84,7 +84,10 @@ async fn read_request(stream: &mut TcpStream) -> bool {
     loop {
         if let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&seen[..end]).to_string();
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(0, |n| n.parse().expect("n"));
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Content-Length: "))
+                .map_or(0, |n| n.parse().expect("n"));
             if seen.len() >= end + 4 + length {
                 return true;
             }
@@ -129,7 +132,10 @@ async fn an_answer_is_delimited_by_length_by_chunks_or_by_the_end() {
     assert_eq!(said("HTTP/1.0 200 OK\r\n\r\n{}").await, Ok((200, b"{}".to_vec())));
     assert_eq!(said("HTTP/1.1 204 No Content\r\n\r\n").await, Ok((204, vec![])));
     assert_eq!(said("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").await, Ok((302, vec![])));
-    assert_eq!(said("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}").await, Ok((200, b"{}".to_vec())));
+    assert_eq!(
+        said("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}").await,
+        Ok((200, b"{}".to_vec()))
+    );
 }
 
 #[tokio::test]
@@ -181,7 +187,9 @@ async fn b2_interim_answers_are_skipped_but_not_for_ever() {
 #[tokio::test]
 async fn d9_a_body_that_ends_early_is_broken() {
     assert_eq!(said("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}").await, Err(SellerFault::Broken));
-    for chunks in ["5\r\nhel", "5\r\nhello\r\n", "5\r\nhello\r\n0\r\n", "5\r\nhelloo\r\n0\r\n\r\n", "0x5\r\nhello\r\n0\r\n\r\n"] {
+    for chunks in
+        ["5\r\nhel", "5\r\nhello\r\n", "5\r\nhello\r\n0\r\n", "5\r\nhelloo\r\n0\r\n\r\n", "0x5\r\nhello\r\n0\r\n\r\n"]
+    {
         let text = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
         assert_eq!(said(&text).await, Err(SellerFault::Broken), "{chunks:?}");
     }

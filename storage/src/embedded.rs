@@ -201,6 +201,8 @@ impl Embedded {
         side_file.check(commit::sequence(&engine)?)?;
         let (owner, sequence) = start::begin_life(&engine, &clock)?;
         let memory = start::memory(&engine, clock.now())?;
+        // Made now, the first result does not wait for it.
+        engine.bucket_at(clock.now(), u64::try_from(config.result_bucket.as_millis()).unwrap_or(u64::MAX))?;
         let shared = Arc::new(Shared {
             live: LivePayments::new(config.payment_cache),
             queue: Queue::new(config.commit_queue_max),

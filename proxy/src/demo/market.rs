@@ -102,8 +102,8 @@ impl<W: Write> Play<W> {
         let difficulty = challenge.number(&format!("{place}/difficulty"))?;
         let solution = solve(challenge.text(&format!("{place}/challenge"))?, difficulty).await?;
         let zeros = if difficulty == 1 { "zero" } else { "zeros" };
-        self.show.note(&format!("Proof of work: with {solution}, the hash begins with {difficulty} {zeros}."))?;
-        self.show.note("")?;
+        let found = format!("Proof of work: with {solution}, the hash begins with {difficulty} {zeros}.");
+        self.show.note(&[&found])?;
         Ok(solution)
     }
 

@@ -6,18 +6,17 @@ use std::net::SocketAddr;
 pub(super) fn commands(public: SocketAddr, key: &str, free: &str, paid: &str) -> String {
     format!(
         r#"
-# For all of them.
-GATEWAY='http://{public}/api/v1'
-KEY='{key}'
-
 # A free call.
-curl -sS "$GATEWAY/gateway/{free}" -w '\n' \
-  -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \
-  -d '{{"input": "hello from the shell"}}'
+curl -sS 'http://{public}/api/v1/gateway/{free}' -w '\n' \
+  -H 'Authorization: Bearer {key}' \
+  -H 'Content-Type: application/json' -d '{{"input": "hello from the shell"}}'
 
 # A paid call: ask, and keep the payment's id from the 402.
+GATEWAY='http://{public}/api/v1'
+LISTING='{paid}'
+KEY='{key}'
 BODY='{{"input": "one dollar, please"}}'
-ANSWER=$(curl -sS "$GATEWAY/gateway/{paid}" \
+ANSWER=$(curl -sS "$GATEWAY/gateway/$LISTING" \
   -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -d "$BODY")
 PAYMENT=$(echo "$ANSWER" | sed -n 's/.*"relay_request_id":"\([^"]*\)".*/\1/p')
 echo "$ANSWER"
@@ -27,7 +26,7 @@ curl -sS "$GATEWAY/sandbox/payments/$PAYMENT/pay" -w '\n' \
   -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -d '{{}}'
 
 # Ask again with the payment's id; the body must be the same.
-curl -sS "$GATEWAY/gateway/{paid}" -w '\n' \
+curl -sS "$GATEWAY/gateway/$LISTING" -w '\n' \
   -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \
   -H "X-Crochet-Relay-Request-Id: $PAYMENT" -d "$BODY"
 "#

@@ -9,6 +9,8 @@ use serde::{
 use serde_json::value::RawValue;
 
 const INDENT: usize = 2;
+/// How much of the end of a text is shown that is too long for its line.
+const END_SHOWN: usize = 16;
 
 /// An object's members in the order in which they came.
 struct Members(Vec<(String, Box<RawValue>)>);
@@ -108,10 +110,13 @@ impl Node {
     }
 }
 
-/// A text's beginning, and a sign that it goes on.
+/// A text's beginning and its end, which together tell it from others.
 fn cut(text: &str, room: usize) -> String {
-    let kept: String = text.chars().take(room.saturating_sub(2)).collect();
-    format!("{kept}\u{2026}\"")
+    let length = text.chars().count();
+    let end = END_SHOWN.min(room / 2);
+    let begin: String = text.chars().take(room.saturating_sub(end + 1)).collect();
+    let end: String = text.chars().skip(length.saturating_sub(end)).collect();
+    format!("{begin}\u{2026}{end}")
 }
 
 /// The lines of a body at most `width` wide; a body that is no JSON is shown as the text it is.
@@ -143,6 +148,12 @@ mod tests {
         let body = serde_json::json!({"long": "grün ".repeat(50), "list": ["a".repeat(90), {"deep": "b".repeat(90)}]});
         let lines = pretty(body.to_string().as_bytes(), 40);
         assert!(lines.iter().all(|line| line.chars().count() <= 40), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_ends() {
+        let text = format!("\"http://127.0.0.1/{}/pay\"", "x".repeat(100));
+        assert_eq!(cut(&text, 40), "\"http://127.0.0.1/xxxxx…xxxxxxxxxxx/pay\"");
     }
 
     #[test]

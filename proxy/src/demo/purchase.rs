@@ -14,10 +14,10 @@ use super::{
 
 const BODY: &str = "{\"input\": \"the quick brown fox jumps over the lazy dog\"}";
 const UPPER_CASE: &str = "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG";
-/// A dollar, and its parts at the usual fee of 4.9 %.
+/// A dollar.
 const CHARGED: u64 = 1_000_000;
-const FEE: u64 = 49_000;
-const EARNED: u64 = 951_000;
+/// Where an answer says what is left of it for the seller.
+const EARNED: &str = "/data/fees/seller_receives_micros";
 
 impl<W: Write> Play<W> {
     /// The purchase, from the search to the books.
@@ -43,12 +43,13 @@ impl<W: Write> Play<W> {
         self.show.step("It sends the same call again, with the payment's id")?;
         let bought = self.call(buyer, &path, Some(payment), 200).await?;
         check_purchase(&bought)?;
+        check_parts(&quoted, &bought)?;
         ensure!(seller.served() == 1, "the seller worked {} times for one purchase", seller.served());
 
         self.show.step("And once more: the same result, from the store, at no charge")?;
         let again = self.call(buyer, &path, Some(payment), 200).await?;
         self.check_replay(&bought, &again, seller)?;
-        self.read_books(buyer, owner, payment, bought.text("/data/request_id")?).await
+        self.read_books(buyer, owner, payment, &bought).await
     }
 
     async fn call(&mut self, buyer: &Agent, path: &str, payment: Option<&str>, status: u16) -> Result<Answer> {
@@ -72,23 +73,23 @@ impl<W: Write> Play<W> {
         ensure!(again.body == bought.body, "the replayed answer is not equal to the first");
         ensure!(seller.served() == 1, "the seller was called again for a replay");
         let bytes = again.body.len();
-        self.show.note(&format!("Equal in all {bytes} bytes; the seller was called once in all."))?;
+        self.show.note(&[&format!("Equal in all {bytes} bytes; the seller was called once in all.")])?;
         Ok(())
     }
 
-    async fn read_books(&mut self, buyer: &Agent, owner: &Agent, payment: &str, request_id: &str) -> Result<()> {
+    async fn read_books(&mut self, buyer: &Agent, owner: &Agent, payment: &str, bought: &Answer) -> Result<()> {
         self.show.step("The buyer's ledger: one debit")?;
         let ledger = self.get("/api/v1/ledger", Some(&buyer.key)).await?;
         check_entry(&ledger, payment, "gateway_payment", "debit", CHARGED)?;
 
         self.show.step("The seller's ledger: one credit, the fee taken off")?;
         let ledger = self.get("/api/v1/ledger", Some(&owner.key)).await?;
-        check_entry(&ledger, payment, "seller_credit", "credit", EARNED)?;
+        check_entry(&ledger, payment, "seller_credit", "credit", bought.number(EARNED)?)?;
 
         self.show.step("The call in the buyer's history")?;
         let history = self.get("/api/v1/gateway-requests?role=buyer", Some(&buyer.key)).await?;
         check_only_one(&history)?;
-        history.must("/data/0/id", request_id)?;
+        history.must("/data/0/id", bought.text("/data/request_id")?)?;
         history.must("/data/0/relay_request_id", payment)?;
         history.must("/data/0/status", "completed")?;
         history.must("/data/0/attempt", 1)?;
@@ -110,17 +111,24 @@ fn check_purchase(bought: &Answer) -> Result<()> {
     bought.must("/data/billable", true)?;
     let charged = json!({"amount_cents": 100, "amount_micros": CHARGED, "currency": "USD"});
     bought.must("/data/charged_amount", charged)?;
-    let fees = json!({
-        "fee_rate": 0.049,
-        "fee_amount_cents": 5,
-        "fee_amount_micros": FEE,
-        "seller_receives_cents": 95,
-        "seller_receives_micros": EARNED,
-    });
-    bought.must("/data/fees", fees)?;
     bought.must("/data/seller_status_code", 200)?;
     bought.must("/data/seller_content_type", "application/json")?;
     bought.must("/data/seller_response", result(9, UPPER_CASE))
+}
+
+/// The parts are those of the quote and add up; at the usual fee, to the cent and the micro.
+fn check_parts(quoted: &Answer, bought: &Answer) -> Result<()> {
+    let agreed = quoted.json.pointer("/data/payment/fees").context("the 402 does not say what the fees are")?;
+    bought.must("/data/fees", agreed.clone())?;
+    let sum = bought.number("/data/fees/fee_amount_micros")? + bought.number(EARNED)?;
+    ensure!(sum == CHARGED, "fee and earnings add up to {sum} micros, where {CHARGED} was due");
+    if agreed.get("fee_rate") != Some(&json!(0.049)) {
+        return Ok(());
+    }
+    bought.must("/data/fees/fee_amount_cents", 5)?;
+    bought.must("/data/fees/fee_amount_micros", 49_000)?;
+    bought.must("/data/fees/seller_receives_cents", 95)?;
+    bought.must(EARNED, 951_000)
 }
 
 fn check_entry(ledger: &Answer, payment: &str, entry_type: &str, direction: &str, micros: u64) -> Result<()> {

@@ -34,13 +34,14 @@ impl<W: Write> Show<W> {
         self.number += 1;
         self.title = title;
         let heading = format!("{:2}. {title} ", self.number);
-        writeln!(self.out, "\n{heading:-<WIDTH$}\n")?;
+        writeln!(self.out, "\n{heading:-<WIDTH$}")?;
         self.out.flush()
     }
 
-    /// A line of explanation.
-    pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "  {text}")
+    /// Lines of explanation.
+    pub(super) fn note(&mut self, lines: &[&str]) -> io::Result<()> {
+        writeln!(self.out)?;
+        lines.iter().try_for_each(|line| writeln!(self.out, "  {line}"))
     }
 
     /// Lines that are to be copied: as they are, secrets too.
@@ -51,7 +52,7 @@ impl<W: Write> Show<W> {
 
     /// A request as it is sent, its API key shortened.
     pub(super) fn request(&mut self, request: &Request<'_>) -> io::Result<()> {
-        writeln!(self.out, "> {} {}", request.method, request.path)?;
+        writeln!(self.out, "\n> {} {}", request.method, request.path)?;
         for (name, value) in request.fields() {
             writeln!(self.out, "> {}", without_secrets(&format!("{name}: {value}")))?;
         }
@@ -65,7 +66,6 @@ impl<W: Write> Show<W> {
             writeln!(self.out, "< {name}: {value}")?;
         }
         self.body("< ", &answer.body)?;
-        writeln!(self.out)?;
         self.out.flush()
     }
 

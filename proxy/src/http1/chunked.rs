@@ -122,8 +122,11 @@ mod tests {
 
     use super::*;
 
-    /// The body, and what is left behind it; `None` while it has not ended.
-    fn decode(pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, Vec<u8>)>, BadChunk> {
+    /// The body, and what is left behind it.
+    type Ended = (Vec<u8>, Vec<u8>);
+
+    /// `None` while the body has not ended.
+    fn decode(pieces: &[&[u8]]) -> Result<Option<Ended>, BadChunk> {
         let (mut decoder, mut buffer, mut body) = (Chunked::default(), BytesMut::new(), Vec::new());
         for piece in pieces {
             buffer.extend_from_slice(piece);

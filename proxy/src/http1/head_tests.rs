@@ -1,3 +1,6 @@
+use std::net::SocketAddr;
+
+use config::Mode;
 use proptest::prelude::*;
 
 use super::*;
@@ -38,7 +41,8 @@ fn line(line: &str) -> String {
 
 #[test]
 fn a_head_is_taken_off_the_front_and_read_by_name() {
-    let mut buffer = BytesMut::from(with("content-TYPE:  application/json \r\nContent-Length: 2\r\nX-Other: a\r\n").as_str());
+    let mut buffer =
+        BytesMut::from(with("content-TYPE:  application/json \r\nContent-Length: 2\r\nX-Other: a\r\n").as_str());
     buffer.extend_from_slice(b"{}next");
     let head = Head::parse(&mut buffer, &rules()).expect("good").expect("whole");
     assert_eq!(&buffer[..], b"{}next");
@@ -78,7 +82,10 @@ fn targets_have_a_path_and_perhaps_a_query() {
     assert_eq!((target("/?").path(), target("/?").query()), ("/", Some("")));
     let absolute = target("http://gateway.example/a/b?c");
     assert_eq!((absolute.path(), absolute.query()), ("/a/b", Some("c")));
-    assert_eq!((target("https://GATEWAY.example").path(), target("http://gateway.example?c").query()), ("/", Some("c")));
+    assert_eq!(
+        (target("https://GATEWAY.example").path(), target("http://gateway.example?c").query()),
+        ("/", Some("c"))
+    );
 }
 
 #[test]
@@ -88,15 +95,33 @@ fn b5_the_host_is_there_once_and_well_formed_and_ours() {
         good(host(value));
     }
     for value in [
-        "", " ", "a,b", "gateway.example/", "gateway.example/x", "user@gateway.example", "gateway.example:", "a b", "a:1:2",
-        "gateway.example:x", "gateway.example:123456", "[::1", "[::1]x", "[g]", "a\tb", "http://gateway.example", "?", "a_b",
+        "",
+        " ",
+        "a,b",
+        "gateway.example/",
+        "gateway.example/x",
+        "user@gateway.example",
+        "gateway.example:",
+        "a b",
+        "a:1:2",
+        "gateway.example:x",
+        "gateway.example:123456",
+        "[::1",
+        "[::1]x",
+        "[g]",
+        "a\tb",
+        "http://gateway.example",
+        "?",
+        "a_b",
     ] {
         assert_eq!(refused(host(value)), Code::InvalidRequest, "{value}");
     }
     assert_eq!(refused("GET / HTTP/1.1\r\n\r\n"), Code::InvalidRequest);
     assert_eq!(refused("GET / HTTP/1.0\r\n\r\n"), Code::InvalidRequest);
     assert_eq!(refused(with("host: gateway.example\r\n")), Code::InvalidRequest);
-    for value in ["evil.example", "127.0.0.1:8081", "[::1]:8080", "gateway.example.evil.example", "gateway.example:8443"] {
+    for value in
+        ["evil.example", "127.0.0.1:8081", "[::1]:8080", "gateway.example.evil.example", "gateway.example:8443"]
+    {
         assert_eq!(refused(host(value)), Code::MisdirectedRequest, "{value}");
     }
     assert_eq!(refused(line("GET http://other.example/ HTTP/1.1")), Code::InvalidRequest);
@@ -163,15 +188,47 @@ fn c2_lines_end_in_cr_lf_and_hold_no_controls() {
         assert_eq!(refused(text), Code::InvalidRequest, "{text:?}");
     }
     for fields in [
-        "X-A: 1\r\n folded\r\n", "X-A: 1\r\n\tfolded\r\n", "X-A: a\0b\r\n", "X-A: a\rb\r\n", "X-A: a\x01b\r\n", "X-A: a\x7fb\r\n",
-        "X-A : 1\r\n", ": 1\r\n", "X A: 1\r\n", "X-A\r\n", " X-A: 1\r\n", "X(A): 1\r\n", "X\u{e9}: 1\r\n",
+        "X-A: 1\r\n folded\r\n",
+        "X-A: 1\r\n\tfolded\r\n",
+        "X-A: a\0b\r\n",
+        "X-A: a\rb\r\n",
+        "X-A: a\x01b\r\n",
+        "X-A: a\x7fb\r\n",
+        "X-A : 1\r\n",
+        ": 1\r\n",
+        "X A: 1\r\n",
+        "X-A\r\n",
+        " X-A: 1\r\n",
+        "X(A): 1\r\n",
+        "X\u{e9}: 1\r\n",
     ] {
         assert_eq!(refused(with(fields)), Code::InvalidRequest, "{fields:?}");
     }
-    for target in ["/a b", "/a\tb", "/a\0", "/\u{e9}", "/a#b", "*", "a", "", "//a#", "ftp://gateway.example/", "/a\x7f", "http:/x"] {
+    for target in [
+        "/a b",
+        "/a\tb",
+        "/a\0",
+        "/\u{e9}",
+        "/a#b",
+        "*",
+        "a",
+        "",
+        "//a#",
+        "ftp://gateway.example/",
+        "/a\x7f",
+        "http:/x",
+    ] {
         assert_eq!(refused(line(&format!("GET {target} HTTP/1.1"))), Code::InvalidRequest, "{target:?}");
     }
-    for request in ["GET / HTTP/2.0", "GET / HTTP/1.2", "GET / http/1.1", "GET /", "GET  / HTTP/1.1", "G\u{e9}T / HTTP/1.1", " GET / HTTP/1.1"] {
+    for request in [
+        "GET / HTTP/2.0",
+        "GET / HTTP/1.2",
+        "GET / http/1.1",
+        "GET /",
+        "GET  / HTTP/1.1",
+        "G\u{e9}T / HTTP/1.1",
+        " GET / HTTP/1.1",
+    ] {
         assert_eq!(refused(line(request)), Code::InvalidRequest, "{request:?}");
     }
     for start in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
@@ -187,9 +244,18 @@ fn b4_names_with_an_underscore_are_refused() {
 
 #[test]
 fn what_the_gateway_reads_is_there_once() {
-    for name in ["Authorization", "Idempotency-Key", "Content-Type", "Prefer", "traceparent", "X-Request-Id",
-        "X-Crochet-Relay-Request-Id", "X-Crochet-Origin-Currency", "X-Crochet-Max-Price-Micros", "X-Crochet-Unheard-Of"]
-    {
+    for name in [
+        "Authorization",
+        "Idempotency-Key",
+        "Content-Type",
+        "Prefer",
+        "traceparent",
+        "X-Request-Id",
+        "X-Crochet-Relay-Request-Id",
+        "X-Crochet-Origin-Currency",
+        "X-Crochet-Max-Price-Micros",
+        "X-Crochet-Unheard-Of",
+    ] {
         good(with(&format!("{name}: a\r\n")));
         let twice = with(&format!("{name}: a\r\n{}: a\r\n", name.to_ascii_uppercase()));
         assert_eq!(refused(&twice), Code::InvalidRequest, "{name}");

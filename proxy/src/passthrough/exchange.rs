@@ -159,7 +159,15 @@ fn answer(link: Link, head: AnswerHead, method: &str) -> Result<Answer, Fault> {
         Some(length) => Framing::Length(length),
     };
     let is_kept = head.is_kept && !matches!(framing, Framing::Close);
-    Ok(Answer { link, framing, is_kept, status: head.status, fields: head.fields.freeze(), length: head.length, has_body })
+    Ok(Answer {
+        link,
+        framing,
+        is_kept,
+        status: head.status,
+        fields: head.fields.freeze(),
+        length: head.length,
+        has_body,
+    })
 }
 
 impl Answer {

@@ -22,6 +22,8 @@ use crate::error::{StoreError, StoreResult};
 const CROWDED_COMMITS_MAX: u32 = 200;
 /// From here on it waits at once, percent of the limit.
 const CROWDED_PERCENT: u64 = 150;
+/// How often it looks while a memtable fills.
+const MEASURES_PER_MEMTABLE: u64 = 64;
 /// How often it looks while it waits.
 const PACE: Duration = Duration::from_millis(1);
 /// Pauses between attempts to open the store again: the first, and the longest.
@@ -182,6 +184,8 @@ pub(crate) struct Writer {
     /// The last commit that is known to be durable.
     sequence: u64,
     pending: VecDeque<Box<dyn Step>>,
+    /// Bytes put since the memtables were looked at.
+    unmeasured: u64,
     crowded_commits: u32,
 }
 
@@ -189,7 +193,7 @@ impl Writer {
     /// A writer that goes on after commit `sequence`.
     pub(crate) fn new(shared: Arc<Shared>, memory: Memory, sequence: u64) -> Self {
         shared.vitals.acknowledge(sequence);
-        Self { shared, memory, sequence, pending: VecDeque::new(), crowded_commits: 0 }
+        Self { shared, memory, sequence, pending: VecDeque::new(), unmeasured: 0, crowded_commits: 0 }
     }
 
     /// Writes until the store is closed.
@@ -215,9 +219,7 @@ impl Writer {
         let Some(engine) = shared.engine.load_full() else {
             return Err(Doubt { reason: "the engine is not open".into(), steps: Vec::new() });
         };
-        let t0 = std::time::Instant::now();
         self.pace(&engine);
-        let t1 = t0.elapsed();
         let mut draft = Draft::new(&engine, &shared.live, &mut self.memory, (shared.owner, shared.rules()));
         let mut decided = Vec::with_capacity(self.pending.len().min(shared.config.commit_max_steps));
         while let Some(mut step) = self.pending.pop_front() {
@@ -230,8 +232,8 @@ impl Writer {
                 break;
             }
         }
+        self.unmeasured += draft.bytes();
         let drafted = draft.finish();
-        if t0.elapsed().as_millis() > 80 { eprintln!("pace {} draft {} ms", t1.as_millis(), (t0.elapsed()-t1).as_millis()); }
         match self.commit(&engine, drafted, decided.len()) {
             Ok(()) => decided.into_iter().for_each(|step| step.answer(None)),
             Err(reason) => return Err(Doubt { reason, steps: decided }),
@@ -247,9 +249,7 @@ impl Writer {
             puts.push(sequence_put(next));
             self.shared.faults.at(Moment::BeforeCommit)?;
             let most = puts.len();
-            let t0 = std::time::Instant::now();
             engine.commit(puts.into_iter(), most).map_err(|error| error.to_string())?;
-            if t0.elapsed().as_millis() > 80 { eprintln!("commit {} ms {} puts", t0.elapsed().as_millis(), most); }
             self.shared.faults.at(Moment::AfterCommit)?;
             self.sequence = next;
             self.shared.vitals.acknowledge(next);
@@ -267,6 +267,11 @@ impl Writer {
 
     /// Waits for a memtable's rotation instead of queueing more requests for it.
     fn pace(&mut self, engine: &Engine) {
+        // To look waits for a flush that ends, so it is done now and then only, until one is full.
+        if self.crowded_commits == 0 && self.unmeasured < self.shared.config.memtable_bytes / MEASURES_PER_MEMTABLE {
+            return;
+        }
+        self.unmeasured = 0;
         let mut percent = self.shared.memtable_percent(engine);
         if percent <= 100 {
             self.crowded_commits = 0;
