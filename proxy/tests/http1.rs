@@ -1,5 +1,5 @@
 //! The HTTP/1 loop against raw sockets: what it takes, what it refuses, when it closes.
-#![allow(missing_docs, clippy::allow_attributes_without_reason, reason = "a test")]
+#![allow(missing_docs, clippy::expect_used, clippy::indexing_slicing, reason = "a test: what is not as it should be ends it")]
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

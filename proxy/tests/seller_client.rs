@@ -1,5 +1,5 @@
 //! The seller client against sellers that do not behave, over real sockets.
-#![allow(missing_docs, clippy::allow_attributes_without_reason, reason = "a test")]
+#![allow(missing_docs, clippy::expect_used, clippy::indexing_slicing, reason = "a test: what is not as it should be ends it")]
 
 use std::{
     net::SocketAddr,
