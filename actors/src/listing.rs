@@ -68,7 +68,8 @@ impl ListingActor {
             if let Ok(QuoteOpened::Opened(payment) | QuoteOpened::Exists(payment)) = &made
                 && payment.is_open(actor.world.clock.now())
             {
-                actor.gate.remember_quote(payment);
+                let offer = actor.world.rails.offer(payment).body(actor.world.rails.site());
+                actor.gate.remember_quote(payment, offer);
             }
             for reply in actor.quotes.remove(&identity).unwrap_or_default() {
                 let _ = reply.send(made.clone());

@@ -193,6 +193,21 @@ impl Rails {
         Err(refusal)
     }
 
+    /// The public URL without a slash at its end.
+    pub(crate) fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// The 402 that offers a quote.
+    #[must_use]
+    pub(crate) fn offer(&self, payment: &Payment) -> Refusal {
+        Refusal::from(Code::PaymentRequired)
+            .payment_state(payment.progress.state)
+            .recovery("preserve", vec!["body", "Authorization", "Idempotency-Key"])
+            .recovery("retry_with_headers", json!({ "X-Crochet-Relay-Request-Id": payment.quote.id.to_string() }))
+            .data(json!({ "payment": self.view(payment) }))
+    }
+
     /// `data.payment` of the 402, and what the payment's own page shows.
     #[must_use]
     pub fn view(&self, payment: &Payment) -> Value {

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use storage::{StoreError, model::PaymentState};
 
@@ -160,6 +161,7 @@ pub struct Refusal {
     details: Option<Box<Map<String, Value>>>,
     recovery: Option<Box<Map<String, Value>>>,
     data: Option<Box<Value>>,
+    prepared: Option<Bytes>,
 }
 
 impl From<Code> for Refusal {
@@ -174,6 +176,7 @@ impl From<Code> for Refusal {
             details: None,
             recovery: None,
             data: None,
+            prepared: None,
         }
     }
 }
@@ -215,6 +218,13 @@ impl Refusal {
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
         self.retry_after.map(|after| after.as_millis().div_ceil(1000).max(1) as u64)
+    }
+
+    /// The same answer for another reason.
+    #[must_use]
+    pub fn because(mut self, code: Code) -> Self {
+        self.code = code;
+        self
     }
 
     /// Says more exactly what happened. Never a secret, a private address or the caller's own bytes unescaped.
@@ -287,6 +297,13 @@ impl Refusal {
         self
     }
 
+    /// Uses a body that was rendered before: the same answer to the same question, again and again.
+    #[must_use]
+    pub fn prepared(mut self, body: Bytes) -> Self {
+        self.prepared = Some(body);
+        self
+    }
+
     /// A field of a request that is wrong; several calls name several fields.
     #[must_use]
     pub fn field(mut self, name: &str, reason: &str) -> Self {
@@ -300,7 +317,10 @@ impl Refusal {
     /// The body: the envelope with `error`, its `recovery` and, if any, `data`. `site` is the public URL without a
     /// slash at its end.
     #[must_use]
-    pub fn body(&self, site: &str) -> Vec<u8> {
+    pub fn body(&self, site: &str) -> Bytes {
+        if let Some(prepared) = &self.prepared {
+            return prepared.clone();
+        }
         let row = self.code.row();
         let mut out = String::with_capacity(768);
         out.push_str("{\"success\":false,\"error\":{\"code\":\"");
@@ -331,7 +351,7 @@ impl Refusal {
             let _ = write!(out, ",\"data\":{data}");
         }
         out.push('}');
-        out.into_bytes()
+        out.into()
     }
 }
 

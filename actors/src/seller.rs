@@ -1,7 +1,7 @@
 //! The request that a seller sees: built from a fixed set of headers, signed, never copied from the buyer's. And the
 //! trait of the client that sends it, which the proxy implements.
 
-use std::{fmt::Write as _, io::Write as _, sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -214,53 +214,53 @@ impl Signer {
     /// Request line and headers for `body`, signed with every secret that is in force.
     #[must_use]
     pub fn head(&self, call: &CallContext<'_>, body: &[u8]) -> Vec<u8> {
-        let seconds = call.now.seconds().to_string();
-        let request_id = call.request_id.to_string();
-        let mut covered = String::with_capacity(256);
-        let _ = write!(
-            covered,
-            "v2.{request_id}.{seconds}.{}.{}.{}.{}.{}",
-            self.listing,
-            call.buyer,
-            call.attempt,
-            call.charged,
-            hex::encode(call.body_sha256),
-        );
+        let (request_id, buyer) = (call.request_id.to_string(), call.buyer.to_string());
+        let mut numbers = [itoa::Buffer::new(); 5];
+        let [seconds, attempt, charged, length, deadline] = &mut numbers;
+        let (seconds, attempt) = (seconds.format(call.now.seconds()), attempt.format(call.attempt));
+        let (charged, deadline) = (charged.format(call.charged.0), deadline.format(call.deadline_ms));
+        let sha256 = hex::encode(call.body_sha256);
+        let parts = ["v2", &request_id, seconds, &self.listing, &buyer, attempt, charged, &sha256];
+        let covered = parts.join(".");
         let sign = |key: &PreparedKey| {
             let v1 = key.sign(&[request_id.as_bytes(), b".", seconds.as_bytes(), b".", body]);
             (v1, key.sign(&[covered.as_bytes()]))
         };
         let (v1, v2) = sign(&self.newest);
-        let mut crochet = format!("v1,{v1} v2,{v2}");
-        let mut standard = format!("v1,{v1}");
+        let mut standard = ["v1,", &v1].concat();
+        let mut crochet = ["v1,", &v1, " v2,", &v2].concat();
         if let Some((previous, expires_at)) = &self.previous
             && call.now < *expires_at
         {
             let (v1, v2) = sign(previous);
-            let _ = write!(crochet, " v1,{v1} v2,{v2}");
-            let _ = write!(standard, " v1,{v1}");
+            standard.extend([" v1,", &v1]);
+            crochet.extend([" v1,", &v1, " v2,", &v2]);
         }
         let mut head = Vec::with_capacity(self.fixed.len() + 1024);
         head.extend_from_slice(&self.fixed);
-        let _ = write!(
-            head,
-            "Content-Length: {}\r\nAccept: {}\r\nX-Crochet-Request-Id: {request_id}\r\nX-Crochet-Timestamp: {seconds}\r\n\
-             X-Crochet-Signature: {crochet}\r\nwebhook-id: {request_id}\r\nwebhook-timestamp: {seconds}\r\n\
-             webhook-signature: {standard}\r\nX-Crochet-Listing-Id: {}\r\nX-Crochet-Buyer-Id: {}\r\n\
-             X-Crochet-Attempt: {}\r\nX-Crochet-Charged-Micros: {}\r\nX-Crochet-Deadline-Ms: {}\r\n",
-            body.len(),
-            call.accept,
-            self.listing,
-            call.buyer,
-            call.attempt,
-            call.charged,
-            call.deadline_ms,
-        );
+        let mut field = |name: &str, value: &str| {
+            for part in [name, ": ", value, "\r\n"] {
+                head.extend_from_slice(part.as_bytes());
+            }
+        };
+        field("Content-Length", length.format(body.len()));
+        field("Accept", call.accept);
+        field("X-Crochet-Request-Id", &request_id);
+        field("X-Crochet-Timestamp", seconds);
+        field("X-Crochet-Signature", &crochet);
+        field("webhook-id", &request_id);
+        field("webhook-timestamp", seconds);
+        field("webhook-signature", &standard);
+        field("X-Crochet-Listing-Id", &self.listing);
+        field("X-Crochet-Buyer-Id", &buyer);
+        field("X-Crochet-Attempt", attempt);
+        field("X-Crochet-Charged-Micros", charged);
+        field("X-Crochet-Deadline-Ms", deadline);
         if let Some(trace) = call.traceparent {
-            let _ = write!(head, "traceparent: {trace}\r\n");
+            field("traceparent", trace);
         }
         if call.is_test {
-            head.extend_from_slice(b"X-Crochet-Test: true\r\n");
+            field("X-Crochet-Test", "true");
         }
         head.extend_from_slice(b"\r\n");
         head

@@ -84,7 +84,7 @@ fn fields(facts: &EnvelopeFacts, out: &mut Vec<u8>) {
     push_number(out, b",\"charged_amount\":{\"amount_cents\":", split.charged.cents());
     push_number(out, b",\"amount_micros\":", split.charged.0);
     out.extend_from_slice(b",\"currency\":\"USD\"},\"fees\":{\"fee_rate\":");
-    out.extend_from_slice(facts.fee_rate.decimal().as_bytes());
+    push_rate(out, facts.fee_rate);
     push_number(out, b",\"fee_amount_cents\":", split.fee.cents());
     push_number(out, b",\"fee_amount_micros\":", split.fee.0);
     push_number(out, b",\"seller_receives_cents\":", split.seller_cents());
@@ -98,6 +98,22 @@ fn fields(facts: &EnvelopeFacts, out: &mut Vec<u8>) {
 fn push_number(out: &mut Vec<u8>, name: &[u8], value: i64) {
     out.extend_from_slice(name);
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// A rate below 1 as a decimal number, as [`FeeRate::decimal`] has it, written in place: every answer shows one.
+fn push_rate(out: &mut Vec<u8>, FeeRate(ppm): FeeRate) {
+    let mut places = [0; 6];
+    let mut rest = ppm;
+    for place in places.iter_mut().rev() {
+        *place = u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    out.extend_from_slice(itoa::Buffer::new().format(rest).as_bytes());
+    let shown = places.iter().rposition(|place| *place != 0).map_or(0, |last| last + 1);
+    if shown > 0 {
+        out.push(b'.');
+        out.extend(places.iter().take(shown).map(|place| b'0' + place));
+    }
 }
 
 fn push_display(out: &mut Vec<u8>, value: impl std::fmt::Display) {

@@ -97,6 +97,13 @@ fn cut(bytes: &[u8], size: usize) -> Vec<&[u8]> {
 
 proptest! {
     #[test]
+    fn rates_are_shown_as_the_model_shows_them(ppm in 0u32..2_000_000) {
+        let mut out = Vec::new();
+        push_rate(&mut out, FeeRate(ppm));
+        prop_assert_eq!(String::from_utf8(out).expect("ASCII"), FeeRate(ppm).decimal());
+    }
+
+    #[test]
     fn text_is_the_json_string_of_itself_however_it_is_cut(text in ".{0,60}", controls in prop::collection::vec(0u8..32, 0..4), size in 1usize..9) {
         let text = text + std::str::from_utf8(&controls).expect("ASCII");
         let out = encoded(ResultEncoding::Text, &cut(text.as_bytes(), size)).expect("text");

@@ -25,7 +25,7 @@ use std::{
 use actors::refusal::{Code, Refusal};
 use bytes::BytesMut;
 use config::Config;
-use pingora::{prelude::timeout, server::ShutdownWatch};
+use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
@@ -37,7 +37,7 @@ use head::{Head, HeadRules};
 use incoming::Incoming;
 use outgoing::Outgoing;
 use request_id::RequestId;
-use wire::Wire;
+use wire::{Read, Wire};
 
 /// A connection's buffer: a usual request fits, and an idle connection costs little more.
 const BUFFER: usize = 8 << 10;
@@ -153,9 +153,7 @@ enum After {
 
 /// How waiting for bytes ended.
 enum Waited {
-    Bytes,
-    Ended,
-    TimedOut,
+    Read(Read),
     Stopping,
 }
 
@@ -197,10 +195,10 @@ where
                 Some(deadline) => Instant::saturating_duration_since(&deadline, Instant::now()),
             };
             match self.wait(patience).await {
-                Waited::Bytes => {}
+                Waited::Read(Read::Bytes(_)) => {}
                 Waited::Stopping => continue,
-                Waited::TimedOut if !is_idle => return Next::Refused(Code::RequestTimeout.into()),
-                Waited::Ended | Waited::TimedOut => return Next::Closed,
+                Waited::Read(Read::Late) if !is_idle => return Next::Refused(Code::RequestTimeout.into()),
+                Waited::Read(Read::Ended | Read::Late) => return Next::Closed,
             }
             // A head that comes in drips is looked at again only where a line has ended.
             look = is_idle || self.buffer.get(seen..).is_some_and(|new| memchr::memchr(b'\n', new).is_some());
@@ -218,14 +216,10 @@ where
     /// Waits for bytes, and looks at the stop sign only while there are none.
     async fn wait(&mut self, patience: Duration) -> Waited {
         let Self { wire, buffer, stopping, stopped, .. } = self;
-        let mut reading = pin!(timeout(patience, wire.read(buffer)));
+        let mut due = None;
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(read) = reading.as_mut().poll(cx) {
-                return Poll::Ready(match read {
-                    Ok(Ok(1..)) => Waited::Bytes,
-                    Ok(_) => Waited::Ended,
-                    Err(_) => Waited::TimedOut,
-                });
+            if let Poll::Ready(read) = wire.poll_read(buffer, patience, &mut due, cx) {
+                return Poll::Ready(Waited::Read(read));
             }
             if !stopping.load(std::sync::atomic::Ordering::Relaxed) && stopped.as_mut().poll(cx).is_ready() {
                 stopping.store(true, std::sync::atomic::Ordering::Relaxed);

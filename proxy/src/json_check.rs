@@ -24,17 +24,18 @@ pub fn is_json(bytes: &[u8]) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct JsonCheck {
     state: State,
-    nest: Nest,
-}
-
-/// What the arrays and objects around the next byte are.
-#[derive(Clone, Copy, Debug, Default)]
-struct Nest {
+    /// How many arrays and objects are open.
     depth: u8,
     /// The innermost is the lowest bit; a set bit is an object.
     objects: u128,
     /// The string at hand is a key.
     in_key: bool,
+    /// What is missing of `true`, `false` or `null`.
+    literal: &'static [u8],
+    /// The digits of a `\uXXXX` so far, and how many are missing.
+    unit: (u16, u8),
+    /// The character of several bytes at hand.
+    sequence: Option<Sequence>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,16 +54,13 @@ enum State {
     After,
     String,
     Escape,
-    /// In `\uXXXX`: so many digits are missing of this unit.
-    Hex(u8, u16),
+    Hex,
     /// A high surrogate came: `\u` must follow.
     LowEscape,
     LowU,
-    LowHex(u8, u16),
-    /// In a character of several bytes.
-    Character(Sequence),
-    /// In `true`, `false` or `null`: what is missing.
-    Literal(&'static [u8]),
+    LowHex,
+    Character,
+    Literal,
     Minus,
     Zero,
     Integer,
@@ -79,20 +77,45 @@ impl JsonCheck {
     /// # Errors
     /// [`Malformed`] as soon as no continuation could make it well-formed; the check is of no more use then.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), Malformed> {
-        let (mut state, mut nest, mut rest) = (self.state, self.nest, piece);
-        while !rest.is_empty() {
+        let (mut state, mut rest) = (self.state, piece);
+        loop {
             // Runs are skipped whole; they are most of any document.
-            let run = match state {
-                State::String => plain_prefix(rest),
-                State::Value | State::Colon | State::After | State::Key => spaces(rest),
-                State::Integer | State::Fraction | State::ExponentDigits => digits(rest),
-                _ => 0,
+            rest = match state {
+                State::String if rest.first().is_some_and(u8::is_ascii) => skip(rest, plain_prefix(rest)),
+                State::Integer | State::Fraction | State::ExponentDigits => skip(rest, digits(rest)),
+                _ => rest,
             };
-            let Some((byte, tail)) = rest.get(run..).and_then(<[u8]>::split_first) else { break };
-            state = nest.step(state, *byte)?;
+            let Some((byte, tail)) = rest.split_first() else { break };
             rest = tail;
+            state = match state {
+                // A character that stands whole in this piece is seen at once.
+                State::String if *byte >= 0x80 => match Sequence::whole(*byte, tail) {
+                    Some(length) => {
+                        rest = skip(tail, length);
+                        state
+                    }
+                    None => self.in_string(*byte)?,
+                },
+                State::String => self.in_string(*byte)?,
+                State::Value => match byte {
+                    b' ' | b'\n' | b'\r' | b'\t' => {
+                        rest = skip(rest, spaces(rest));
+                        state
+                    }
+                    _ => self.value(*byte)?,
+                },
+                State::After | State::Key | State::Colon | State::FirstKey | State::FirstElement => match byte {
+                    b' ' | b'\n' | b'\r' | b'\t' => {
+                        rest = skip(rest, spaces(rest));
+                        state
+                    }
+                    _ => self.between(state, *byte)?,
+                },
+                State::Zero | State::Integer | State::Fraction | State::ExponentDigits => self.number(state, *byte)?,
+                _ => self.seldom(state, *byte)?,
+            };
         }
-        (self.state, self.nest) = (state, nest);
+        self.state = state;
         Ok(())
     }
 
@@ -101,55 +124,26 @@ impl JsonCheck {
     /// # Errors
     /// [`Malformed`] when the value has not ended.
     pub fn finish(&self) -> Result<(), Malformed> {
-        let ended =
-            matches!(self.state, State::After | State::Zero | State::Integer | State::Fraction | State::ExponentDigits);
-        if ended && self.nest.depth == 0 { Ok(()) } else { Err(Malformed) }
+        let ended = matches!(
+            self.state,
+            State::After | State::Zero | State::Integer | State::Fraction | State::ExponentDigits
+        );
+        if ended && self.depth == 0 { Ok(()) } else { Err(Malformed) }
     }
-}
 
-impl Nest {
     #[inline]
-    fn step(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
-        match state {
-            State::String => self.in_string(byte),
-            State::Value | State::FirstElement | State::FirstKey | State::Key | State::Colon | State::After => {
-                self.between(state, byte)
+    fn in_string(&mut self, byte: u8) -> Result<State, Malformed> {
+        match byte {
+            b'"' if self.in_key => Ok(State::Colon),
+            b'"' => Ok(State::After),
+            b'\\' => Ok(State::Escape),
+            0..=0x1f => Err(Malformed),
+            0x20..=0x7f => Ok(State::String),
+            _ => {
+                self.sequence = Some(Sequence::begin(byte).ok_or(Malformed)?);
+                Ok(State::Character)
             }
-            State::Escape | State::Hex(..) | State::LowEscape | State::LowU | State::LowHex(..) => escape(state, byte),
-            State::Character(mut sequence) => match sequence.next(byte) {
-                Some(true) => Ok(State::String),
-                Some(false) => Ok(State::Character(sequence)),
-                None => Err(Malformed),
-            },
-            State::Literal([wanted, missing @ ..]) if byte == *wanted => {
-                Ok(if missing.is_empty() { State::After } else { State::Literal(missing) })
-            }
-            State::Literal(_) => Err(Malformed),
-            _ => self.number(state, byte),
         }
-    }
-
-    #[inline]
-    fn between(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
-        Ok(match (state, byte) {
-            (_, b' ' | b'\n' | b'\r' | b'\t') => state,
-            (State::FirstElement, b']') | (State::FirstKey, b'}') => self.leave(byte)?,
-            (State::FirstKey | State::Key, b'"') => {
-                self.in_key = true;
-                State::String
-            }
-            (State::Colon, b':') => State::Value,
-            (State::After, b',') if self.depth > 0 => {
-                if self.objects & 1 == 1 {
-                    State::Key
-                } else {
-                    State::Value
-                }
-            }
-            (State::After, b']' | b'}') => self.leave(byte)?,
-            (State::Value | State::FirstElement, _) => self.value(byte)?,
-            _ => return Err(Malformed),
-        })
     }
 
     #[inline]
@@ -159,14 +153,32 @@ impl Nest {
                 self.in_key = false;
                 State::String
             }
+            b'1'..=b'9' => State::Integer,
             b'{' => self.enter(1, State::FirstKey)?,
             b'[' => self.enter(0, State::FirstElement)?,
-            b'-' => State::Minus,
             b'0' => State::Zero,
-            b'1'..=b'9' => State::Integer,
-            b't' => State::Literal(b"rue"),
-            b'f' => State::Literal(b"alse"),
-            b'n' => State::Literal(b"ull"),
+            b'-' => State::Minus,
+            b't' => self.literal(b"rue"),
+            b'f' => self.literal(b"alse"),
+            b'n' => self.literal(b"ull"),
+            _ => return Err(Malformed),
+        })
+    }
+
+    #[inline]
+    fn between(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
+        Ok(match (state, byte) {
+            (State::After, b',') if self.depth == 0 => return Err(Malformed),
+            (State::After, b',') if self.objects & 1 == 1 => State::Key,
+            (State::After, b',') => State::Value,
+            (State::After | State::FirstElement, b']') => self.leave(0)?,
+            (State::After | State::FirstKey, b'}') => self.leave(1)?,
+            (State::Key | State::FirstKey, b'"') => {
+                self.in_key = true;
+                State::String
+            }
+            (State::Colon, b':') => State::Value,
+            (State::FirstElement, _) => self.value(byte)?,
             _ => return Err(Malformed),
         })
     }
@@ -180,8 +192,7 @@ impl Nest {
         Ok(state)
     }
 
-    fn leave(&mut self, byte: u8) -> Result<State, Malformed> {
-        let kind = u128::from(byte == b'}');
+    fn leave(&mut self, kind: u128) -> Result<State, Malformed> {
         if self.depth == 0 || self.objects & 1 != kind {
             return Err(Malformed);
         }
@@ -190,56 +201,70 @@ impl Nest {
         Ok(State::After)
     }
 
+    fn literal(&mut self, missing: &'static [u8]) -> State {
+        self.literal = missing;
+        State::Literal
+    }
+
+    /// Behind a digit. Only the byte behind a number shows that it has ended.
     #[inline]
-    fn in_string(&mut self, byte: u8) -> Result<State, Malformed> {
-        match byte {
-            b'"' if self.in_key => Ok(State::Colon),
-            b'"' => Ok(State::After),
-            b'\\' => Ok(State::Escape),
-            0..=0x1f => Err(Malformed),
-            0x20..=0x7f => Ok(State::String),
-            _ => Sequence::begin(byte).map(State::Character).ok_or(Malformed),
+    fn number(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
+        match (state, byte) {
+            (State::Zero | State::Integer, b'.') => Ok(State::Point),
+            (State::Zero | State::Integer | State::Fraction, b'e' | b'E') => Ok(State::Exponent),
+            (_, b' ' | b'\n' | b'\r' | b'\t') => Ok(State::After),
+            _ => self.between(State::After, byte),
         }
     }
 
-    fn number(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
+    fn seldom(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
         Ok(match (state, byte) {
+            (State::Literal, _) => match self.literal.split_first() {
+                Some((wanted, [])) if *wanted == byte => State::After,
+                Some((wanted, missing)) if *wanted == byte => self.literal(missing),
+                _ => return Err(Malformed),
+            },
+            (State::Character, _) => match self.sequence.as_mut().and_then(|sequence| sequence.next(byte)) {
+                Some(true) => State::String,
+                Some(false) => State::Character,
+                None => return Err(Malformed),
+            },
             (State::Minus, b'0') => State::Zero,
-            (State::Minus, b'1'..=b'9') | (State::Integer, b'0'..=b'9') => State::Integer,
-            (State::Zero | State::Integer, b'.') => State::Point,
-            (State::Point | State::Fraction, b'0'..=b'9') => State::Fraction,
-            (State::Zero | State::Integer | State::Fraction, b'e' | b'E') => State::Exponent,
+            (State::Minus, b'1'..=b'9') => State::Integer,
+            (State::Point, b'0'..=b'9') => State::Fraction,
             (State::Exponent, b'+' | b'-') => State::ExponentSign,
-            (State::Exponent | State::ExponentSign | State::ExponentDigits, b'0'..=b'9') => State::ExponentDigits,
-            // Only the byte behind a number shows that it has ended.
-            (State::Zero | State::Integer | State::Fraction | State::ExponentDigits, _) => {
-                self.between(State::After, byte)?
-            }
+            (State::Exponent | State::ExponentSign, b'0'..=b'9') => State::ExponentDigits,
+            (State::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => State::String,
+            (State::Escape, b'u') => self.unit(State::Hex),
+            (State::LowEscape, b'\\') => State::LowU,
+            (State::LowU, b'u') => self.unit(State::LowHex),
+            (State::Hex | State::LowHex, _) => self.hex(state, byte)?,
             _ => return Err(Malformed),
         })
     }
+
+    fn unit(&mut self, state: State) -> State {
+        self.unit = (0, 4);
+        state
+    }
+
+    fn hex(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
+        let digit = char::from(byte).to_digit(16).and_then(|digit| u16::try_from(digit).ok()).ok_or(Malformed)?;
+        let (unit, missing) = ((self.unit.0 << 4) | digit, self.unit.1 - 1);
+        self.unit = (unit, missing);
+        match (state, unit) {
+            _ if missing > 0 => Ok(state),
+            (State::Hex, 0xd800..=0xdbff) => Ok(State::LowEscape),
+            (State::Hex, 0xdc00..=0xdfff) => Err(Malformed),
+            (State::LowHex, 0..=0xdbff | 0xe000..) => Err(Malformed),
+            _ => Ok(State::String),
+        }
+    }
 }
 
-fn escape(state: State, byte: u8) -> Result<State, Malformed> {
-    let digit = || char::from(byte).to_digit(16).and_then(|digit| u16::try_from(digit).ok()).ok_or(Malformed);
-    Ok(match (state, byte) {
-        (State::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => State::String,
-        (State::Escape, b'u') => State::Hex(4, 0),
-        (State::Hex(missing, unit), _) => match (missing - 1, (unit << 4) | digit()?) {
-            (0, 0xd800..=0xdbff) => State::LowEscape,
-            (0, 0xdc00..=0xdfff) => return Err(Malformed),
-            (0, _) => State::String,
-            (missing, unit) => State::Hex(missing, unit),
-        },
-        (State::LowEscape, b'\\') => State::LowU,
-        (State::LowU, b'u') => State::LowHex(4, 0),
-        (State::LowHex(missing, unit), _) => match (missing - 1, (unit << 4) | digit()?) {
-            (0, 0xdc00..=0xdfff) => State::String,
-            (0, _) => return Err(Malformed),
-            (missing, unit) => State::LowHex(missing, unit),
-        },
-        _ => return Err(Malformed),
-    })
+#[inline]
+fn skip(bytes: &[u8], count: usize) -> &[u8] {
+    bytes.get(count..).unwrap_or_default()
 }
 
 /// How many bytes at the front stand for themselves in a JSON string: printable ASCII but `"` and `\`.

@@ -19,6 +19,10 @@ use proxy::{
 };
 use storage::model::Clock;
 
+/// Rows, lines and steps are made on one thread and dropped on another: an allocator that is at home with that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let result = match &command {

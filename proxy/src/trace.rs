@@ -1,9 +1,6 @@
 //! What is known of one call so far: for its log line, its metrics and its `Server-Timing`.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use actors::refusal::{Code, Refusal};
 use storage::model::{GatewayRequestId, ListingId, Micros, ProfileId};
@@ -220,13 +217,17 @@ impl Trace {
     /// The `Server-Timing` value, in milliseconds.
     #[must_use]
     pub fn server_timing(&self) -> String {
-        const NAMES: [&str; 5] = ["auth", "actor", "payment", "store", "seller"];
+        const NAMES: [&str; 6] =
+            ["auth;dur=", ", actor;dur=", ", payment;dur=", ", store;dur=", ", seller;dur=", ", total;dur="];
         let mut text = String::with_capacity(128);
-        let total = self.total();
-        for (name, spent) in NAMES.into_iter().zip(self.spent).chain([("total", total)]) {
+        let mut number = itoa::Buffer::new();
+        for (name, spent) in NAMES.into_iter().zip(self.spent.into_iter().chain([self.total()])) {
             let micros = spent.as_micros();
-            let comma = if text.is_empty() { "" } else { ", " };
-            let _ = write!(text, "{comma}{name};dur={}.{:03}", micros / 1000, micros % 1000);
+            text.push_str(name);
+            text.push_str(number.format(micros / 1000));
+            text.push('.');
+            // Three decimals: a one in front keeps the zeros.
+            text.push_str(number.format(1000 + micros % 1000).get(1..).unwrap_or_default());
         }
         text
     }
@@ -244,5 +245,10 @@ mod tests {
         let text = trace.server_timing();
         let names: Vec<&str> = text.split(", ").filter_map(|part| part.split(';').next()).collect();
         assert_eq!(names, ["auth", "actor", "payment", "store", "seller", "total"]);
+        for part in text.split(", ") {
+            let (_, number) = part.split_once(";dur=").expect("a duration");
+            let (_, decimals) = number.split_once('.').expect("decimals");
+            assert!(decimals.len() == 3 && number.parse::<f64>().is_ok(), "{part}");
+        }
     }
 }

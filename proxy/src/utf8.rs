@@ -24,6 +24,23 @@ impl Sequence {
         Some(Self { missing, lowest, highest })
     }
 
+    /// How many bytes of `tail` belong to the character that begins with `first`. `None` when it is none, or when it is
+    /// cut.
+    #[inline]
+    pub(crate) fn whole(first: u8, tail: &[u8]) -> Option<usize> {
+        let is_next = |byte: &u8| byte & 0xc0 == 0x80;
+        let Self { missing, lowest, highest } = Self::begin(first)?;
+        let good = match (missing, tail) {
+            (1, [second, ..]) => is_next(second),
+            (2, [second, third, ..]) => (lowest..=highest).contains(second) && is_next(third),
+            (3, [second, third, fourth, ..]) => {
+                (lowest..=highest).contains(second) && is_next(third) && is_next(fourth)
+            }
+            _ => false,
+        };
+        good.then_some(usize::from(missing))
+    }
+
     /// Takes the next byte: whether the character is whole now, or `None` when it is none.
     pub(crate) fn next(&mut self, byte: u8) -> Option<bool> {
         if !(self.lowest..=self.highest).contains(&byte) {
@@ -40,6 +57,13 @@ mod tests {
     use super::*;
 
     fn is_character(bytes: &[u8]) -> bool {
+        let stepwise = is_character_by_steps(bytes);
+        let (first, tail) = bytes.split_first().expect("some");
+        assert_eq!(Sequence::whole(*first, tail) == Some(tail.len()), stepwise, "{bytes:x?}");
+        stepwise
+    }
+
+    fn is_character_by_steps(bytes: &[u8]) -> bool {
         let Some((first, rest)) = bytes.split_first() else { return false };
         let Some(mut sequence) = Sequence::begin(*first) else { return false };
         let mut whole = false;

@@ -1,5 +1,10 @@
 //! The seller client against sellers that do not behave, over real sockets.
-#![allow(missing_docs, clippy::expect_used, clippy::indexing_slicing, reason = "a test: what is not as it should be ends it")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test: what is not as it should be ends it"
+)]
 
 use std::{
     net::SocketAddr,
@@ -287,7 +292,8 @@ async fn c5_a_connection_with_surplus_or_without_a_proper_end_is_not_used_again(
         assert_eq!(seller.connections.load(Ordering::SeqCst), 2, "{text}");
     }
     // An answer that was not read to its end gives its connection up.
-    let seller = Seller::saying(LONG, false).await;
+    let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n{}", "x".repeat(300_000));
+    let seller = Seller::saying(long, false).await;
     let (client, listing) = (sellers(), ListingId::mint(UnixMillis(1)));
     for _ in 0..2 {
         drop(client.send(seller.request_of(listing, b"{}")).await.expect("an answer"));
@@ -332,12 +338,83 @@ async fn a_kept_connection_that_was_closed_meanwhile_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_large_body_arrives_whole_and_an_early_answer_is_seen() {
-    let large = vec![b'x'; 3 << 20];
-    let seller = Seller::saying(LONG, false).await;
-    let answer = sellers().send(seller.request(&large)).await.expect("an answer");
+async fn a_large_body_arrives_whole() {
+    let large: Vec<u8> = (0..16u32 << 20).map(|n| (n % 251) as u8).collect();
+    let wanted = large.clone();
+    let seller = Seller::new(move |mut stream, _, _| {
+        let wanted = wanted.clone();
+        async move {
+            let mut seen = Vec::new();
+            let mut head = 0;
+            // Slowly at first, so that the request is taken in many pieces.
+            while head == 0 || seen.len() < head + wanted.len() {
+                tokio::time::sleep(Duration::from_millis(if seen.len() < 1 << 20 { 2 } else { 0 })).await;
+                let mut some = [0; 65_536];
+                let Ok(read @ 1..) = stream.read(&mut some).await else { return };
+                seen.extend_from_slice(&some[..read]);
+                head = seen.windows(4).take(4096).position(|four| four == b"\r\n\r\n").map_or(0, |end| end + 4);
+            }
+            if seen[head..] == wanted {
+                let _ = stream.write_all(LONG.as_bytes()).await;
+            }
+        }
+    })
+    .await;
+    let mut request = seller.request(&large);
+    request.timeout = Duration::from_secs(10);
+    let answer = sellers().send(request).await.expect("an answer");
     assert_eq!(whole(answer).await, Ok(b"{}".to_vec()));
-    assert_eq!(seller.requests.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_seller_that_answers_before_it_has_read_the_body_is_heard() {
+    let seller = Seller::new(|mut stream, _, requests| async move {
+        let mut some = [0; 1024];
+        while stream.read(&mut some).await.is_ok_and(|read| read > 0) {
+            if requests.fetch_add(1, Ordering::SeqCst) == 0 {
+                let _ = stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await;
+                // It reads no more, and does not close either.
+                std::future::pending::<()>().await;
+            }
+        }
+    })
+    .await;
+    let (client, listing) = (sellers(), ListingId::mint(UnixMillis(1)));
+    for turn in 1..=2 {
+        let answer = client.send(seller.request_of(listing, &vec![b'x'; 8 << 20])).await.expect("an answer");
+        assert_eq!(answer.status, 413);
+        assert_eq!(whole(answer).await, Ok(b"no".to_vec()));
+        assert_eq!(seller.connections.load(Ordering::SeqCst), turn, "what was not sent whole cannot be used again");
+        seller.requests.store(0, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn d5_a_compressed_answer_is_broken() {
+    let text = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x0b";
+    assert_eq!(said(text).await, Err(SellerFault::Broken));
+    let plain = "HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n\r\n{}";
+    assert_eq!(said(plain).await, Ok((200, b"{}".to_vec())));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_kept_too_long_is_let_go() {
+    let closed = Arc::new(tokio::sync::Notify::new());
+    let seen = closed.clone();
+    let seller = Seller::new(move |mut stream, _, _| {
+        let seen = seen.clone();
+        async move {
+            while read_request(&mut stream).await {
+                let _ = stream.write_all(LONG.as_bytes()).await;
+            }
+            seen.notify_one();
+        }
+    })
+    .await;
+    let config = Config::from_parts(Some("[proxy]\nseller_idle_timeout = \"100ms\""), []).expect("good");
+    let answer = Sellers::new(&config).send(seller.request(b"{}")).await.expect("an answer");
+    whole(answer).await.expect("a body");
+    tokio::time::timeout(Duration::from_secs(10), closed.notified()).await.expect("closed without another call");
 }
 
 #[tokio::test]

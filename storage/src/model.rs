@@ -7,6 +7,7 @@ pub mod ids;
 pub mod ledger;
 pub mod money;
 pub mod payment;
+pub mod quote;
 pub mod sandbox;
 pub mod time;
 
@@ -17,5 +18,6 @@ pub use ids::*;
 pub use ledger::*;
 pub use money::*;
 pub use payment::*;
+pub use quote::*;
 pub use sandbox::*;
 pub use time::*;

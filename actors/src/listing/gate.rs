@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use dashmap::DashMap;
 use governor::{
     DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota,
@@ -83,6 +84,13 @@ impl EndpointTerms {
     }
 }
 
+/// A quote that is open, and the 402 that offers it.
+#[derive(Clone)]
+pub(crate) struct OpenQuote {
+    pub(crate) payment: Arc<Payment>,
+    pub(crate) offer: Bytes,
+}
+
 /// The gate of one listing on this node.
 pub struct Gate {
     id: ListingId,
@@ -90,7 +98,7 @@ pub struct Gate {
     slots: Slots,
     circuit: Mutex<Circuit>,
     pub(crate) flights: Arc<Flights>,
-    quotes: DashMap<QuoteIdentity, Arc<Payment>>,
+    quotes: DashMap<QuoteIdentity, OpenQuote>,
     last_used: AtomicU64,
     clock: QuantaClock,
     pub(crate) mailbox: Mutex<Option<actix::Addr<super::ListingActor>>>,
@@ -232,15 +240,16 @@ impl Gate {
     }
 
     /// The open quote of this identity, if this node remembers it.
-    pub(crate) fn open_quote(&self, identity: &QuoteIdentity, now: UnixMillis) -> Option<Arc<Payment>> {
-        self.quotes.get(identity).filter(|payment| payment.is_open(now)).map(|payment| payment.clone())
+    pub(crate) fn open_quote(&self, identity: &QuoteIdentity, now: UnixMillis) -> Option<OpenQuote> {
+        self.quotes.get(identity).filter(|quote| quote.payment.is_open(now)).map(|quote| quote.clone())
     }
 
-    pub(crate) fn remember_quote(&self, payment: &Arc<Payment>) {
+    pub(crate) fn remember_quote(&self, payment: &Arc<Payment>, offer: Bytes) {
         if self.quotes.len() >= QUOTES_MAX {
             crate::bound::make_room(&self.quotes, QUOTES_MAX);
         }
-        self.quotes.insert(QuoteIdentity::from(payment.quote.as_ref()), payment.clone());
+        let identity = QuoteIdentity::from(payment.quote.as_ref());
+        self.quotes.insert(identity, OpenQuote { payment: payment.clone(), offer });
     }
 
     pub(crate) fn forget_quote(&self, payment: &Payment) {

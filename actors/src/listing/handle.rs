@@ -124,9 +124,7 @@ impl ListingHandle {
         let payment = self.world.store.payment_get(id).await?.ok_or(Code::PaymentNotFound)?;
         match payment.progress.state {
             PaymentState::Quoted | PaymentState::Pending => Ok(PaymentFound::Pending(payment, after)),
-            state => {
-                Err(in_progress(state))
-            }
+            state => Err(in_progress(state)),
         }
     }
 
@@ -253,11 +251,14 @@ impl ListingHandle {
             currency,
             idempotency_key: ask.idempotency_key.map(str::to_string),
         };
-        let payment = match self.gate.open_quote(&identity, now) {
-            Some(payment) => payment,
-            None => self.make_quote(identity, price, provider.rail()).await?,
-        };
-        Ok(self.payment_required(&payment, code))
+        if let Some(quote) = self.gate.open_quote(&identity, now)
+            && code == Code::PaymentRequired
+        {
+            let refusal = Refusal::from(code).payment_state(quote.payment.progress.state);
+            return Ok(refusal.prepared(quote.offer));
+        }
+        let payment = self.make_quote(identity, price, provider.rail()).await?;
+        Ok(self.world.rails.offer(&payment).because(code))
     }
 
     async fn make_quote(
@@ -299,19 +300,6 @@ impl ListingHandle {
                 Err(Refusal::from(Code::TooManyOpenQuotes).detail("open_quotes_max", limit).retry_after(after))
             }
         }
-    }
-
-    fn payment_required(&self, payment: &Payment, code: Code) -> Refusal {
-        Refusal::from(code)
-            .payment_state(payment.progress.state)
-            .recovery("preserve", vec!["body", "Authorization", "Idempotency-Key"])
-            .recovery(
-                "retry_with_headers",
-                serde_json::json!({
-                    "X-Crochet-Relay-Request-Id": payment.quote.id.to_string(),
-                }),
-            )
-            .data(serde_json::json!({ "payment": self.world.rails.view(payment) }))
     }
 
     /// Row 11 for a paid call: the seller's rate, the circuit, a slot. Money that was verified is recorded even when

@@ -4,9 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use dashmap::DashMap;
 use serde_json::{Value, json};
 use storage::{
-    Store,
+    Store, StoreResult,
     model::{Clock, Micros, OriginCurrency, Payment, PaymentId, Quote, Rail, SandboxOutcome, SandboxPayment},
 };
 
@@ -33,7 +34,11 @@ pub struct Sandbox {
     recipient: String,
     minimums: Vec<(OriginCurrency, Micros)>,
     retry_after: Duration,
+    recent: DashMap<PaymentId, SandboxPayment>,
 }
+
+/// Payments that are looked up without the store: those made on this node a while ago at most.
+const RECENT_MAX: usize = 65_536;
 
 impl Sandbox {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, knobs: &config::Payments) -> Self {
@@ -47,6 +52,7 @@ impl Sandbox {
             recipient: knobs.sandbox.recipient.clone(),
             minimums: minimums.collect(),
             retry_after: knobs.pending_retry_after,
+            recent: DashMap::new(),
         }
     }
 
@@ -66,7 +72,12 @@ impl Sandbox {
             paid_at: now,
             settles_at: now.plus(pay.delay),
         };
-        Ok(self.store.sandbox_pay(record).await?)
+        let record = self.store.sandbox_pay(record).await?;
+        if self.recent.len() >= RECENT_MAX {
+            crate::bound::make_room(&self.recent, RECENT_MAX);
+        }
+        self.recent.insert(id, record.clone());
+        Ok(record)
     }
 
     /// The sandbox's record of a payment.
@@ -74,7 +85,15 @@ impl Sandbox {
     /// # Errors
     /// `StoreUnavailable`.
     pub async fn record(&self, id: PaymentId) -> Result<Option<SandboxPayment>, Refusal> {
-        Ok(self.store.sandbox_get(id).await?)
+        Ok(self.find(id).await?)
+    }
+
+    /// A record never changes once it is durable, so the copy in memory is as good.
+    async fn find(&self, id: PaymentId) -> StoreResult<Option<SandboxPayment>> {
+        if let Some(record) = self.recent.get(&id) {
+            return Ok(Some(record.clone()));
+        }
+        self.store.sandbox_get(id).await
     }
 }
 
@@ -106,7 +125,7 @@ impl PaymentProvider for Sandbox {
     }
 
     async fn check(&self, quote: &Quote) -> Result<Checked, ProviderError> {
-        let record = self.store.sandbox_get(quote.id).await.map_err(|_| ProviderError::Unavailable)?;
+        let record = self.find(quote.id).await.map_err(|_| ProviderError::Unavailable)?;
         let now = self.clock.now();
         let Some(record) = record else { return Ok(Checked::Pending(self.retry_after)) };
         Ok(match record.status(now) {

@@ -14,7 +14,8 @@ use benches::peers::{
     generator::Repeat,
     machine::{LOAD_CORE, pin},
     process::{Process, empty_folder},
-    report, rivals, sustain,
+    report::{self, Report},
+    rivals, sustain,
 };
 use clap::{Parser, Subcommand};
 
@@ -107,15 +108,7 @@ fn peers(arguments: &Arguments, run: &Path, seller: &Process, rounds: usize) -> 
     }
     let foreign = contest::run(&mut contestants, &ours, rounds)?;
     let found = report::duel(&mut contestants, rounds, foreign)?;
-    print!("{}", found.text);
-    if !found.void.is_empty() {
-        println!("this run does not count: {}", found.void.join("; "));
-        return Ok(ExitCode::FAILURE);
-    }
-    if let Some(page) = &arguments.page {
-        report::publish(page, "duel", "./dev bench peers", &found.text)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    conclude(arguments, "duel", "./dev bench peers", &found)
 }
 
 fn sustained(arguments: &Arguments, run: &Path, seller: &Process, span: Duration) -> anyhow::Result<ExitCode> {
@@ -124,9 +117,18 @@ fn sustained(arguments: &Arguments, run: &Path, seller: &Process, span: Duration
         arguments.x402_axum.as_ref().map(|binary| rivals::x402_axum(run, binary, seller.address)).transpose()?;
     let crochet = Crochet::start(run, "crochet-paid", binary, seller.address, &arguments.settings)?;
     let found = sustain::run(&crochet, seller, rival, span)?;
+    conclude(arguments, "sustain", "./dev bench sustain", &found)
+}
+
+/// Prints a run, and publishes it when it counts.
+fn conclude(arguments: &Arguments, section: &str, command: &str, found: &Report) -> anyhow::Result<ExitCode> {
     print!("{}", found.text);
-    if let (true, Some(page)) = (found.void.is_empty(), &arguments.page) {
-        report::publish(page, "sustain", "./dev bench sustain", &found.text)?;
+    if !found.void.is_empty() {
+        println!("this run does not count: {}", found.void.join("; "));
+        return Ok(ExitCode::FAILURE);
     }
-    Ok(if found.void.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if let Some(page) = &arguments.page {
+        report::publish(page, section, command, &found.text)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

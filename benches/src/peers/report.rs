@@ -81,7 +81,7 @@ pub fn duel(contestants: &mut [Contestant], rounds: usize, foreign: f64) -> anyh
         let (Some(one), Some(twin)) = (slices(contestants, one), slices(contestants, other)) else { continue };
         let found = figures::ratio(twin, one, figures::cost);
         let fits = (found.value - 1.0).abs() <= TWINS_DIFFER_MAX;
-        writeln!(text, "A/A {other} {} within 0.03 {}", shown(found), verdict(fits))?;
+        writeln!(text, "A/A {other} {:.2} within 0.03 {} ({})", found.value, verdict(fits), interval(found))?;
         if !fits {
             void.push(format!("two identical ones differ: {other} {:.3}", found.value));
         }
@@ -112,8 +112,9 @@ impl Target {
                 (found, '≥', found.value >= self.reach, " calls/s")
             }
         };
-        let head = format!("{} {}/{}{of} {}", self.name, self.one, self.other, shown(found));
-        format!("{head} {sign}{:.2} {} (then {sign}{:.2})", self.reach, verdict(passes), self.then)
+        let (name, one, other, value, reach) = (self.name, self.one, self.other, found.value, self.reach);
+        let (verdict, interval, then) = (verdict(passes), interval(found), self.then);
+        format!("{name} {one}/{other}{of} {value:.2} {sign}{reach:.2} {verdict} ({interval}; then {sign}{then:.2})")
     }
 }
 
@@ -124,7 +125,8 @@ fn table(text: &mut String, contestants: &mut [Contestant]) -> anyhow::Result<()
     for contestant in contestants {
         let (cost, rate) = (figures::cost(&contestant.slices), figures::rate(&contestant.slices));
         let median = quantile(contestant.slices.iter().map(Slice::cost), 0.5);
-        let ratio = shown(figures::ratio(&contestant.slices, &base, figures::cost));
+        let ratio = figures::ratio(&contestant.slices, &base, figures::cost);
+        let ratio = format!("{:.2} ({})", ratio.value, interval(ratio));
         let nanos = contestant.load.nanos();
         let times = |share| quantile(nanos.iter().map(|nanos| *nanos as f64 / 1000.0), share);
         writeln!(
@@ -142,8 +144,8 @@ fn slices<'a>(contestants: &'a [Contestant], name: &str) -> Option<&'a [Slice]> 
     contestants.iter().find(|contestant| contestant.name == name).map(|contestant| &*contestant.slices)
 }
 
-fn shown(ratio: Ratio) -> String {
-    format!("{:.2} [{:.2}–{:.2}]", ratio.value, ratio.low, ratio.high)
+fn interval(ratio: Ratio) -> String {
+    format!("{:.2}–{:.2}", ratio.low, ratio.high)
 }
 
 /// The word at the end of a figure's line.
@@ -213,6 +215,6 @@ mod tests {
     fn a_figure_is_one_line() {
         let slice = |cpu_nanos| [Slice { answers: 1000, cpu_nanos, wall_nanos: 50_000_000 }];
         let line = TARGETS[2].line(&slice(41_000_000), &slice(100_000_000));
-        assert_eq!(line, "P3 paid/x402-axum 0.41 [0.41–0.41] ≤0.60 pass (then ≤0.50)");
+        assert_eq!(line, "P3 paid/x402-axum 0.41 ≤0.60 pass (0.41–0.41; then ≤0.50)");
     }
 }

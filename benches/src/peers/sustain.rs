@@ -21,6 +21,8 @@ use super::{
 const MINT_MAX: Duration = Duration::from_secs(600);
 /// Memory is judged from this much before the end on.
 const JUDGED: Duration = Duration::from_secs(45);
+/// A shorter run has not begun to be steady by then, and proves nothing.
+const JUDGED_FROM: Duration = Duration::from_secs(60);
 /// How long the rival is measured for its own cost.
 const RIVAL: Duration = Duration::from_secs(10);
 /// A second of answers is looked at this often.
@@ -52,7 +54,7 @@ pub fn run(crochet: &Crochet, seller: &Process, rival: Option<Rival>, span: Dura
     fill(&mut lanes, &mut mint, &stock, 50_000)?;
     let burst = lanes.run(&mut redeem, Duration::from_secs(2))?;
     let a_second = burst.answers as f64 / burst.wall.as_secs_f64();
-    let wanted = (a_second * span.as_secs_f64() * 1.25) as usize;
+    let wanted = (a_second * span.as_secs_f64() * 1.6) as usize;
     let made_in = fill(&mut lanes, &mut mint, &stock, wanted)?;
     redeem.nanos.clear();
     let beside = rival.map(|rival| alone(&rival)).transpose()?;
@@ -61,6 +63,9 @@ pub fn run(crochet: &Crochet, seller: &Process, rival: Option<Rival>, span: Dura
     let mut void = Vec::new();
     if sustained.foreign > FOREIGN_MAX {
         void.push(format!("a foreign load of {:.2} core", sustained.foreign));
+    }
+    if span < JUDGED_FROM {
+        void.push(format!("shorter than {} s", JUDGED_FROM.as_secs()));
     }
     if sustained.ran.wall + SAMPLE < span {
         void.push("the payments made ahead did not last".to_owned());
@@ -155,16 +160,23 @@ fn lines(run: &Sustained, span: Duration, (made, made_in): (usize, Duration), be
     }
     let stall = run.ran.gap.as_secs_f64() * 1000.0;
     lines.push(format!("stall max {stall:.0} ms ≤{STALL_MAX_MS:.0} {}", verdict(stall <= STALL_MAX_MS)));
-    let (growth, from, to) = growth(&run.resident);
-    lines.push(format!(
+    lines.push(memory(&run.resident, span));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn memory(resident: &[(Duration, u64)], span: Duration) -> String {
+    if span < JUDGED_FROM {
+        return format!("memory growth not judged: a run of {} s is needed", JUDGED_FROM.as_secs());
+    }
+    let (growth, from, to) = growth(resident);
+    format!(
         "memory growth {:.1} % ≤{:.0} % {} (last {} s: {from} → {to} MiB)",
         growth * 100.0,
         GROWTH_MAX * 100.0,
         verdict(growth <= GROWTH_MAX),
         JUDGED.as_secs()
-    ));
-    lines.push(String::new());
-    lines.join("\n")
+    )
 }
 
 /// How much more the second half of the judged time needs than the first, peak against peak; and both peaks, MiB.

@@ -114,8 +114,7 @@ pub(crate) async fn show(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refusal
     ask.no_query()?;
     let id: GatewayRequestId = ask.id("id", Code::NotFound)?;
     let party = caller.profile.id;
-    let mut rows = ask.door.store.gateway_request_get(id).await?;
-    rows.retain(|row| row.buyer == party || row.seller == party);
+    let rows = ask.door.store.gateway_request_get(party, id).await?;
     let newest = rows.last().cloned().ok_or(Code::NotFound)?;
     let rate = rate_of(&ask.door, &newest).await?;
     let result = match newest.payment {

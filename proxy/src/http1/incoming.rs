@@ -8,14 +8,13 @@ use std::{
 
 use actors::refusal::{Code, Refusal};
 use bytes::{BufMut, Bytes, BytesMut};
-use pingora::prelude::timeout;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Rules,
     chunked::{BadChunk, Chunked, Decoded},
     head::{Framing, Head},
-    wire::Wire,
+    wire::{Read, Wire},
 };
 use crate::body::{HeldBody, RequestBody, Share, too_large};
 
@@ -97,14 +96,14 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin + Send> Incoming<'c, IO> {
         due.saturating_duration_since(Instant::now())
     }
 
-    fn arrived(&mut self, read: Result<std::io::Result<usize>, pingora::prelude::Elapsed>) -> Result<usize, Refusal> {
+    fn arrived(&mut self, read: Read) -> Result<usize, Refusal> {
         match read {
-            Ok(Ok(count @ 1..)) => {
+            Read::Bytes(count) => {
                 self.received = self.received.saturating_add(count as u64);
                 Ok(count)
             }
-            Ok(_) => Err(self.lost(Refusal::from(Code::InvalidRequest).message("The body ended early."))),
-            Err(_) => Err(self.lost(Code::RequestTimeout.into())),
+            Read::Ended => Err(self.lost(Refusal::from(Code::InvalidRequest).message("The body ended early."))),
+            Read::Late => Err(self.lost(Code::RequestTimeout.into())),
         }
     }
 
@@ -128,7 +127,7 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin + Send> Incoming<'c, IO> {
                 body.reserve(room);
             }
             let patience = self.patience();
-            let read = timeout(patience, self.wire.read_into(&mut (&mut body).limit(missing))).await;
+            let read = self.wire.read_into(&mut (&mut body).limit(missing), patience).await;
             let count = self.arrived(read)?;
             if let Err(refusal) = share.grow(count as u64) {
                 // What has come is let go of; the rest is read by and by, without being held.
@@ -170,7 +169,7 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin + Send> Incoming<'c, IO> {
             }
             self.invite().await?;
             let patience = self.patience();
-            let read = timeout(patience, self.wire.read(self.buffer)).await;
+            let read = self.wire.read(self.buffer, patience).await;
             self.arrived(read)?;
         }
     }
@@ -186,7 +185,7 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin + Send> Incoming<'c, IO> {
                 return Ok(());
             }
             let patience = self.patience();
-            let read = timeout(patience, self.wire.read(self.buffer)).await;
+            let read = self.wire.read(self.buffer, patience).await;
             self.arrived(read)?;
         }
     }

@@ -1,6 +1,7 @@
 //! An answer as it goes over HTTP/1: head and body in one write where the body is small.
 
 use std::{
+    borrow::Cow,
     io::IoSlice,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -265,18 +266,18 @@ fn push_head(out: &mut Vec<u8>, status: u16, headers: &[ReplyHeader], request_id
     out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
     for (name, value) in headers {
-        push_field(out, name, value);
+        // A value with a control character would end its line or the head; it is left out. Constants have none.
+        if matches!(value, Cow::Borrowed(_)) || !value.bytes().any(|b| b.is_ascii_control()) {
+            push_field(out, name, value);
+        }
     }
     push_field(out, "X-Request-Id", request_id);
 }
 
-/// A value with a control character would end its line or the head; it is left out.
 fn push_field(out: &mut Vec<u8>, name: &str, value: &str) {
-    if value.bytes().all(|b| (b >= 0x20 && b != 0x7f) || b == b'\t') {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+    out.reserve(name.len() + value.len() + 4);
+    for part in [name, ": ", value, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use pingora::prelude::timeout;
+use tokio::time::timeout;
 
 use super::link::Link;
 use crate::http1::chunked::{Chunked, Decoded};

@@ -12,7 +12,7 @@ use std::{
 use bytes::BytesMut;
 use control_api::Listen;
 use parking_lot::Mutex;
-use pingora::prelude::timeout;
+use tokio::time::timeout;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},

@@ -6,12 +6,10 @@ use actors::seller::{SellerBody, SellerFault};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use memchr::memchr_iter;
-use pingora_timeout::timeout;
 
 use super::{
-    connection::Connection,
-    left,
-    pool::{Pool, PoolKey},
+    connection::{Connection, Read},
+    pool::Home,
 };
 use crate::http1::chunked::{Chunked, Decoded};
 
@@ -20,8 +18,6 @@ const HEAD_MAX: usize = 64 << 10;
 const FIELDS_MAX: usize = 128;
 /// Interim answers that are skipped before the answer.
 const INTERIM_MAX: usize = 8;
-/// What a read makes room for.
-const READ: usize = 16 << 10;
 
 /// What the head says.
 #[derive(Debug)]
@@ -40,23 +36,28 @@ struct Fields {
     retry_after: Option<Duration>,
     length: Option<u64>,
     is_chunked: bool,
+    is_compressed: bool,
     closes: bool,
 }
 
 impl AnswerHead {
-    /// Reads the head, skipping interim answers. What came behind it stays in `buffer`.
-    pub(super) async fn read(connection: &mut Connection, buffer: &mut BytesMut) -> Result<Self, SellerFault> {
+    /// Reads the head, skipping interim answers. What came behind it stays in the connection's buffer.
+    pub(super) async fn read(connection: &mut Connection, deadline: Instant) -> Result<Self, SellerFault> {
         for _ in 0..=INTERIM_MAX {
             let (status, version, fields) = loop {
-                if let Some(parsed) = parse(buffer)? {
+                // A reused connection's buffer is empty: there is nothing to look at before the first read.
+                if !connection.buffer.is_empty()
+                    && let Some(parsed) = parse(&mut connection.buffer)?
+                {
                     break parsed;
                 }
-                if buffer.len() > HEAD_MAX {
+                if connection.buffer.len() > HEAD_MAX {
                     return Err(SellerFault::Broken);
                 }
-                match connection.read(buffer).await {
-                    Ok(0) | Err(_) => return Err(SellerFault::BrokenOff),
-                    Ok(_) => {}
+                match connection.read(deadline).await {
+                    Read::Bytes => {}
+                    Read::Ended | Read::Failed => return Err(SellerFault::BrokenOff),
+                    Read::Late => return Err(SellerFault::TimedOut { answered: false }),
                 }
             };
             match status {
@@ -71,8 +72,9 @@ impl AnswerHead {
     }
 
     fn new(status: u16, version: u8, fields: Fields) -> Result<Self, SellerFault> {
-        let Fields { content_type, retry_after, length, is_chunked, closes } = fields;
-        if is_chunked && (length.is_some() || version == 0) {
+        let Fields { content_type, retry_after, length, is_chunked, is_compressed, closes } = fields;
+        // It was asked for the bytes as they are; nobody behind us could read these.
+        if is_compressed || (is_chunked && (length.is_some() || version == 0)) {
             return Err(SellerFault::Broken);
         }
         let length = if matches!(status, 204 | 304) { Some(0) } else { length };
@@ -123,6 +125,8 @@ fn read_fields(headers: &[httparse::Header<'_>]) -> Result<Fields, SellerFault> 
         } else if is("connection") {
             let value = header.value.to_ascii_lowercase();
             fields.closes |= value.split(|b| *b == b',').any(|token| token.trim_ascii() == b"close");
+        } else if is("content-encoding") {
+            fields.is_compressed |= !header.value.eq_ignore_ascii_case(b"identity");
         } else if is("retry-after") {
             fields.retry_after = plain_number(header.value).map(Duration::from_secs);
         }
@@ -143,94 +147,108 @@ enum Framing {
     Over,
 }
 
-/// The body of an answer. Read to its proper end it gives its connection back.
+/// The body of an answer. As soon as its last byte has come its connection goes home.
 pub(super) struct AnswerBody {
-    connection: Option<Connection>,
-    buffer: BytesMut,
+    /// The connection, and where it goes when it may be used again.
+    connection: Option<(Connection, Option<Home>)>,
+    /// The last piece, when it came with the head.
+    last: Option<Bytes>,
     framing: Framing,
     deadline: Instant,
-    home: Option<(PoolKey, usize)>,
 }
 
 impl AnswerBody {
-    pub(super) fn new(
-        connection: Connection,
-        buffer: BytesMut,
-        head: &AnswerHead,
-        deadline: Instant,
-        home: Option<(PoolKey, usize)>,
-    ) -> Self {
+    pub(super) fn new(connection: Connection, head: &AnswerHead, deadline: Instant, home: Home) -> Self {
         let framing = match head.length {
             Some(length) => Framing::Length(length),
             None if head.is_chunked => Framing::Chunked(Chunked::default()),
             None => Framing::UntilClose,
         };
-        Self { connection: Some(connection), buffer, framing, deadline, home }
+        let connection = Some((connection, head.is_kept.then_some(home)));
+        let mut body = Self { connection, last: None, framing, deadline };
+        body.last = body.whole();
+        body
+    }
+
+    /// The whole body, if it came with the head.
+    fn whole(&mut self) -> Option<Bytes> {
+        let Framing::Length(length) = self.framing else { return None };
+        let (connection, _) = self.connection.as_mut()?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= connection.buffer.len())?;
+        let whole = connection.buffer.split_to(length).freeze();
+        self.end();
+        Some(whole).filter(|whole| !whole.is_empty())
     }
 
     /// The proper end: what is left over means that the two sides disagree, and then the connection is not kept.
     fn end(&mut self) {
         self.framing = Framing::Over;
-        let Some((key, idle_max)) = self.home.take() else { return };
-        if let Some(connection) = self.connection.take()
-            && self.buffer.is_empty()
+        if let Some((connection, Some(home))) = self.connection.take()
+            && connection.is_reusable()
         {
-            Pool::give_back(key, connection, idle_max);
+            home.keep(connection);
         }
     }
 
     /// More bytes; `false` at the end of the stream.
     async fn fill(&mut self) -> Result<bool, SellerFault> {
-        let connection = self.connection.as_mut().ok_or(SellerFault::Broken)?;
-        self.buffer.reserve(READ);
-        match timeout(left(self.deadline), connection.read(&mut self.buffer)).await {
-            Ok(Ok(read)) => Ok(read > 0),
-            Ok(Err(_)) => Err(SellerFault::Broken),
-            Err(_) => Err(SellerFault::TimedOut { answered: true }),
+        let (connection, _) = self.connection.as_mut().ok_or(SellerFault::Broken)?;
+        match connection.read(self.deadline).await {
+            Read::Bytes => Ok(true),
+            Read::Ended => Ok(false),
+            Read::Failed => Err(SellerFault::Broken),
+            Read::Late => Err(SellerFault::TimedOut { answered: true }),
+        }
+    }
+
+    /// What can be taken without reading on.
+    fn take(&mut self) -> Result<Option<Bytes>, SellerFault> {
+        let Some((connection, _)) = self.connection.as_mut() else { return Ok(None) };
+        let buffer = &mut connection.buffer;
+        match &mut self.framing {
+            Framing::Over => Ok(None),
+            Framing::Length(_) | Framing::UntilClose if buffer.is_empty() => Ok(None),
+            Framing::UntilClose => Ok(Some(buffer.split().freeze())),
+            Framing::Length(left) => {
+                let length = usize::try_from(*left).map_or(buffer.len(), |left| left.min(buffer.len()));
+                *left -= length as u64;
+                let is_last = *left == 0;
+                let piece = buffer.split_to(length).freeze();
+                if is_last {
+                    self.end();
+                }
+                Ok(Some(piece))
+            }
+            Framing::Chunked(decoder) => match decoder.decode(buffer).map_err(|_| SellerFault::Broken)? {
+                Decoded::Piece(piece) => Ok(Some(piece)),
+                Decoded::NeedMore => Ok(None),
+                Decoded::End => {
+                    self.end();
+                    Ok(None)
+                }
+            },
         }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, SellerFault> {
+        if let Some(last) = self.last.take() {
+            return Ok(Some(last));
+        }
         loop {
-            match &mut self.framing {
-                Framing::Over => return Ok(None),
-                Framing::Length(0) => {
-                    self.end();
-                    return Ok(None);
-                }
-                Framing::Length(left) if !self.buffer.is_empty() => {
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
-                    *left -= take as u64;
-                    return Ok(Some(self.buffer.split_to(take).freeze()));
-                }
-                Framing::Length(_) => {
-                    if !self.fill().await? {
-                        return Err(SellerFault::Broken);
-                    }
-                }
-                Framing::Chunked(decoder) => match decoder.decode(&mut self.buffer) {
-                    Err(_) => return Err(SellerFault::Broken),
-                    Ok(Decoded::Piece(bytes)) => return Ok(Some(bytes)),
-                    Ok(Decoded::End) => {
-                        self.end();
-                        return Ok(None);
-                    }
-                    Ok(Decoded::NeedMore) => {
-                        if !self.fill().await? {
-                            return Err(SellerFault::Broken);
-                        }
-                    }
-                },
-                Framing::UntilClose => {
-                    if !self.buffer.is_empty() {
-                        return Ok(Some(self.buffer.split().freeze()));
-                    }
-                    if !self.fill().await? {
-                        self.framing = Framing::Over;
-                        self.connection = None;
-                    }
-                }
+            if let Some(piece) = self.take()? {
+                return Ok(Some(piece));
             }
+            if matches!(self.framing, Framing::Over) {
+                return Ok(None);
+            }
+            if self.fill().await? {
+                continue;
+            }
+            if !matches!(self.framing, Framing::UntilClose) {
+                return Err(SellerFault::Broken);
+            }
+            self.framing = Framing::Over;
+            self.connection = None;
         }
     }
 }

@@ -1,72 +1,176 @@
 //! One connection to a seller: TCP, or TLS with the certificate and the name verified, always.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future as _,
+    io::{self, IoSlice},
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use actors::seller::Target;
-use bytes::{Buf, BytesMut};
-use rustls::{ClientConfig, pki_types::ServerName};
+use bytes::BytesMut;
+use tokio::time::timeout;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::TcpStream,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
-pub(super) enum Connection {
+use crate::alarm::Alarm;
+
+/// A usual answer fits.
+const BUFFER: usize = 8 << 10;
+/// Room that a read wants to find, and that is made when there is less.
+const READ: usize = 2 << 10;
+const ROOM: usize = 16 << 10;
+/// A buffer that a large answer made larger is not kept.
+const BUFFER_KEPT_MAX: usize = 64 << 10;
+
+pub(super) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// A socket, and what came on it and was not taken yet.
+pub(super) struct Connection {
+    socket: Socket,
+    pub(super) buffer: BytesMut,
+    alarm: Alarm,
+    /// The request was not taken whole: the answer came first.
+    is_unfinished: bool,
+}
+
+/// How a read ended.
+pub(super) enum Read {
+    /// Something came.
+    Bytes,
+    /// The proper end of the stream.
+    Ended,
+    /// It broke off.
+    Failed,
+    /// Nothing came in time.
+    Late,
+}
+
+/// How much of a request was taken.
+pub(super) enum Written {
+    /// Not a byte: it may be sent elsewhere.
+    Nothing,
+    /// Some, and then it took too long.
+    Some,
+    /// All, or so much that the answer is what counts now.
+    All,
+}
+
 impl Connection {
-    pub(super) async fn open(target: &Target, address: SocketAddr, tls: &Arc<ClientConfig>) -> io::Result<Self> {
-        if !target.is_tls {
-            return Self::open_plain(address).await;
-        }
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(tls.clone()).connect(name, stream).await?;
-        Ok(Self::Tls(Box::new(stream)))
+    pub(super) fn new(socket: Socket) -> Self {
+        Self { socket, buffer: BytesMut::with_capacity(BUFFER), alarm: Alarm::default(), is_unfinished: false }
     }
 
-    async fn open_plain(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self::Plain(stream))
-    }
-
-    /// Whether nothing has come and the other side has not closed. Costs no system call while the socket is quiet.
+    /// Nothing came unasked, and the other side has not closed. Costs no system call while the socket is quiet.
     pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let read = match self {
-            Self::Plain(stream) => stream.try_read(&mut byte),
-            Self::Tls(stream) => stream.get_ref().0.try_read(&mut byte),
+        let socket = match &self.socket {
+            Socket::Plain(stream) => stream,
+            Socket::Tls(stream) => stream.get_ref().0,
         };
-        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let mut byte = [0];
+        matches!(socket.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Writes all of `bytes`; `is_begun` tells whether any were taken when it fails or is given up.
-    pub(super) async fn write_all(&mut self, bytes: &mut (impl Buf + Send), is_begun: &mut bool) -> io::Result<()> {
-        while bytes.has_remaining() {
-            let taken = match self {
-                Self::Plain(stream) => stream.write_buf(bytes).await?,
-                Self::Tls(stream) => stream.write_buf(bytes).await?,
+    /// Whether it may serve another request after this one's proper end.
+    pub(super) fn is_reusable(&self) -> bool {
+        !self.is_unfinished && self.buffer.is_empty()
+    }
+
+    /// Gives back what a large answer took.
+    pub(super) fn tidy(&mut self) {
+        if self.buffer.capacity() > BUFFER_KEPT_MAX {
+            self.buffer = BytesMut::with_capacity(BUFFER);
+        }
+    }
+
+    /// Writes a request.
+    pub(super) async fn write(&mut self, head: &[u8], body: &[u8], patience: Duration) -> Written {
+        let mut taken = 0;
+        let written = timeout(patience, self.write_counting(head, body, &mut taken)).await;
+        self.is_unfinished = taken < head.len() + body.len();
+        match written {
+            Ok(Ok(())) => Written::All,
+            Ok(Err(_)) | Err(_) if taken == 0 => Written::Nothing,
+            // A seller may answer and close before it has read everything: its answer, if any, is still to be read.
+            Ok(Err(_)) => Written::All,
+            Err(_) => Written::Some,
+        }
+    }
+
+    async fn write_counting(&mut self, head: &[u8], body: &[u8], taken: &mut usize) -> io::Result<()> {
+        while *taken < head.len() + body.len() {
+            let body = body.get(taken.saturating_sub(head.len())..).unwrap_or_default();
+            let head = head.get(*taken..).unwrap_or_default();
+            let now = match &mut self.socket {
+                // Short enough to be one piece.
+                Socket::Plain(stream) if body.is_empty() => stream.write(head).await?,
+                Socket::Plain(stream) => match write_or_hear(stream, head, body, &mut self.buffer).await? {
+                    Some(now) => now,
+                    None => return Ok(()),
+                },
+                Socket::Tls(stream) => stream.write(if head.is_empty() { body } else { head }).await?,
             };
-            if taken == 0 {
+            if now == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            *is_begun = true;
+            *taken += now;
         }
-        match self {
-            Self::Plain(_) => Ok(()),
-            Self::Tls(stream) => stream.flush().await,
+        match &mut self.socket {
+            Socket::Plain(_) => Ok(()),
+            Socket::Tls(stream) => stream.flush().await,
         }
     }
 
-    /// Reads what is there; 0 at the end.
-    pub(super) async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        match self {
-            Self::Plain(stream) => stream.read_buf(buffer).await,
-            Self::Tls(stream) => stream.read_buf(buffer).await,
+    /// Reads what is there, or what comes until `deadline`.
+    pub(super) async fn read(&mut self, deadline: Instant) -> Read {
+        let Self { socket, buffer, alarm, .. } = self;
+        if buffer.capacity() - buffer.len() < READ {
+            buffer.reserve(ROOM);
+        }
+        std::future::poll_fn(|cx| {
+            let read = match socket {
+                Socket::Plain(stream) => pin!(stream.read_buf(buffer)).poll(cx),
+                Socket::Tls(stream) => pin!(stream.read_buf(buffer)).poll(cx),
+            };
+            match read {
+                Poll::Ready(Ok(1..)) => Poll::Ready(Read::Bytes),
+                Poll::Ready(Ok(0)) => Poll::Ready(Read::Ended),
+                Poll::Ready(Err(_)) => Poll::Ready(Read::Failed),
+                Poll::Pending => alarm.poll_past(deadline, cx).map(|()| Read::Late),
+            }
+        })
+        .await
+    }
+}
+
+/// Writes some of a large request. `None`: the seller answers already and takes no more; were we to insist, both sides
+/// would wait for each other.
+async fn write_or_hear(
+    stream: &TcpStream,
+    head: &[u8],
+    body: &[u8],
+    heard: &mut BytesMut,
+) -> io::Result<Option<usize>> {
+    loop {
+        match stream.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return written.map(Some),
+        }
+        let ready = stream.ready(Interest::READABLE | Interest::WRITABLE).await?;
+        if ready.is_readable() {
+            heard.reserve(READ);
+            match stream.try_read_buf(heard) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

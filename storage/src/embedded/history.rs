@@ -1,8 +1,9 @@
 //! History: rows folded at read time from the records that pointers name, newest first.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use serde::Serialize;
 
 use super::{
     Draft, Embedded, Operation, Shared,
@@ -10,13 +11,13 @@ use super::{
     draft::read_payment,
     engine::Engine,
     keys,
-    steps::{BUYER, Pointer, SELLER},
+    steps::{Event, Pointer},
 };
 use crate::{
     error::{StoreError, StoreResult},
     model::{
         Cursor, FreeCall, GatewayRequest, GatewayRequestId, HistoryFilter, LedgerRow, Page, Payment, PaymentId,
-        ProfileId, Role, ledger_rows,
+        ProfileId, Role, UnixMillis, ledger_rows,
     },
     store::HistoryStore,
 };
@@ -24,6 +25,10 @@ use crate::{
 /// Pointers that one page looks at: a filter that fits few rows gives short pages with a cursor instead of a long
 /// scan.
 const LOOKS_MAX: usize = 4096;
+/// Free calls of one party that are kept together at most.
+const TOGETHER_MAX: usize = 64;
+/// How far apart their beginnings may be: so far at most a row stands below the event that leads to it.
+const TOGETHER_SPAN: Duration = Duration::from_secs(2);
 /// The form of a cursor.
 const CURSOR_FORM: u8 = 1;
 
@@ -96,17 +101,13 @@ impl Shared {
             .ok_or_else(|| StoreError::Corrupt(format!("a row of history points to {id}, which lacks it")))
     }
 
-    fn free_call(&self, engine: &Engine, id: GatewayRequestId) -> StoreResult<Option<FreeCall>> {
-        engine.get(&keys::free_call(id))?.map(|bytes| decode("free call", &bytes)).transpose()
-    }
-
     /// A page of what `rows` makes of each of a party's pointers.
     fn page<T>(
         &self,
         party: ProfileId,
         (filter, after): (&HistoryFilter, Option<&Cursor>),
         limit: usize,
-        rows: impl Fn(&Engine, [u8; 16], &Pointer) -> StoreResult<Vec<T>>,
+        rows: impl Fn(&Engine, [u8; 16], &Event) -> StoreResult<Vec<T>>,
     ) -> StoreResult<Page<T>> {
         let place = match after.map(Place::of) {
             None => None,
@@ -117,13 +118,14 @@ impl Shared {
         let engine = self.engine()?;
         let newest = place.as_ref().map(|place| place.event);
         let mut page = PageBuilder::new(place, limit);
-        let range = keys::pointers(party, newest, filter.from, filter.to);
+        // Rows are judged by their own moments; the event that leads to them may be a little later.
+        let range = keys::pointers(party, newest, filter.from, filter.to.map(|to| to.plus(TOGETHER_SPAN)));
         for (looks, found) in engine.scan(&range).enumerate() {
             let (key, value) = found?;
             let event = keys::event_of_pointer(&key)
                 .ok_or_else(|| StoreError::Corrupt("a key of history is too short".into()))?;
-            let pointer: Pointer = decode("row of history", &value)?;
-            page.add(event, rows(&engine, event, &pointer)?);
+            let found: Event = decode("row of history", &value)?;
+            page.add(event, rows(&engine, event, &found)?);
             if page.full {
                 break;
             }
@@ -134,35 +136,50 @@ impl Shared {
         Ok(page.page(None))
     }
 
-    fn request_row(
+    /// The rows of an event that fit the filter.
+    fn request_rows(
         &self,
         engine: &Engine,
-        pointer: &Pointer,
+        (party, event): (ProfileId, &Event),
         filter: &HistoryFilter,
-    ) -> StoreResult<Option<GatewayRequest>> {
-        let wanted = match filter.role {
-            Role::Buyer => BUYER,
-            Role::Seller => SELLER,
-            Role::All => BUYER | SELLER,
-        };
-        if pointer.attempt == 0 || pointer.roles & wanted == 0 {
-            return Ok(None);
-        }
-        let row = if pointer.free {
-            let id = GatewayRequestId::from_bytes(pointer.id);
-            let call = self.free_call(engine, id)?;
-            let call = call.ok_or_else(|| StoreError::Corrupt(format!("a row of history points to {id}")))?;
-            GatewayRequest::of_free_call(&call)
-        } else {
-            self.fold(engine, PaymentId::from_bytes(pointer.id), |payment| {
+    ) -> StoreResult<Vec<GatewayRequest>> {
+        let mut rows = match event {
+            Event::Payment(pointer) if pointer.attempt == 0 => return Ok(Vec::new()),
+            Event::Payment(pointer) => vec![self.fold(engine, PaymentId::from_bytes(pointer.id), |payment| {
                 let attempts = &payment.progress.attempts;
                 let attempt = attempts.iter().find(|attempt| attempt.number == pointer.attempt)?;
                 Some(GatewayRequest::of_attempt(payment, attempt))
-            })?
+            })?],
+            Event::FreeCalls(calls) => calls.iter().map(GatewayRequest::of_free_call).collect(),
         };
-        let fits = filter.listing.is_none_or(|listing| row.listing == listing)
-            && filter.status.is_none_or(|status| row.status == status);
-        Ok(fits.then_some(row))
+        rows.retain(|row| {
+            let role = match filter.role {
+                Role::Buyer => row.buyer == party,
+                Role::Seller => row.seller == party,
+                Role::All => true,
+            };
+            role && filter.listing.is_none_or(|listing| row.listing == listing)
+                && filter.status.is_none_or(|status| row.status == status)
+                && filter.from.is_none_or(|from| row.started_at >= from)
+                && filter.to.is_none_or(|to| row.started_at < to)
+        });
+        Ok(rows)
+    }
+
+    /// A free call of a party's: near its moment, by the party's own history.
+    fn free_call(&self, party: ProfileId, id: GatewayRequestId) -> StoreResult<Option<GatewayRequest>> {
+        let engine = self.engine()?;
+        let begun = id.minted_at();
+        let until = begun.plus(TOGETHER_SPAN * 2);
+        for found in engine.scan(&keys::pointers(party, None, Some(begun), Some(until))) {
+            let (_, value) = found?;
+            if let Event::FreeCalls(calls) = decode("row of history", &value)?
+                && let Some(call) = calls.iter().find(|call| call.id == id)
+            {
+                return Ok(Some(GatewayRequest::of_free_call(call)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -176,19 +193,21 @@ impl HistoryStore for Embedded {
         limit: usize,
     ) -> StoreResult<Page<GatewayRequest>> {
         let _timing = self.shared.measures.time(Operation::GatewayRequestList);
-        self.shared.page(party, (filter, after), limit, |engine, _, pointer| {
-            Ok(self.shared.request_row(engine, pointer, filter)?.into_iter().collect())
+        self.shared.page(party, (filter, after), limit, |engine, _, event| {
+            self.shared.request_rows(engine, (party, event), filter)
         })
     }
 
-    async fn gateway_request_get(&self, id: GatewayRequestId) -> StoreResult<Vec<GatewayRequest>> {
+    async fn gateway_request_get(&self, party: ProfileId, id: GatewayRequestId) -> StoreResult<Vec<GatewayRequest>> {
         let _timing = self.shared.measures.time(Operation::GatewayRequestGet);
         if let Some(payment) = self.shared.payment(id.into())? {
+            if party != payment.quote.buyer && party != payment.quote.seller {
+                return Ok(Vec::new());
+            }
             let attempts = payment.progress.attempts.iter();
             return Ok(attempts.map(|attempt| GatewayRequest::of_attempt(&payment, attempt)).collect());
         }
-        let call = self.shared.free_call(&*self.shared.engine()?, id)?;
-        Ok(call.iter().map(GatewayRequest::of_free_call).collect())
+        Ok(self.shared.free_call(party, id)?.into_iter().collect())
     }
 
     async fn ledger_list(
@@ -199,14 +218,13 @@ impl HistoryStore for Embedded {
         limit: usize,
     ) -> StoreResult<Page<LedgerRow>> {
         let _timing = self.shared.measures.time(Operation::LedgerList);
-        self.shared.page(party, (filter, after), limit, |engine, event, pointer| {
-            if !pointer.posting {
-                return Ok(Vec::new());
-            }
+        self.shared.page(party, (filter, after), limit, |engine, event, found| {
+            let Event::Payment(pointer @ Pointer { posting: true, .. }) = found else { return Ok(Vec::new()) };
             self.shared.fold(engine, PaymentId::from_bytes(pointer.id), |payment| {
                 let mut postings = payment.progress.postings.iter();
                 let posting = postings.find(|posting| posting.id().bytes() == event)?;
-                let fits = filter.listing.is_none_or(|listing| payment.quote.listing == listing);
+                let fits = filter.listing.is_none_or(|listing| payment.quote.listing == listing)
+                    && filter.to.is_none_or(|to| posting.at() < to);
                 Some(if fits { ledger_rows(payment, posting, party) } else { Vec::new() })
             })
         })
@@ -218,17 +236,35 @@ impl HistoryStore for Embedded {
     }
 }
 
+/// Free calls stand in the histories of both parties, together with their neighbours in time.
 fn free_calls_write(draft: &mut Draft<'_>, calls: &[FreeCall]) -> StoreResult<()> {
+    let mut histories: HashMap<ProfileId, Vec<&FreeCall>> = HashMap::new();
     for call in calls {
-        draft.write(keys::free_call(call.id), call)?;
-        let roles = |party| if party == call.buyer { BUYER } else { 0 } | if party == call.seller { SELLER } else { 0 };
-        for party in [call.buyer, call.seller] {
-            let id = call.id.bytes();
-            let pointer = Pointer { roles: roles(party), id, attempt: 1, posting: false, free: true };
-            draft.write(keys::pointer(party, event_of_free_call(call)), &pointer)?;
+        histories.entry(call.buyer).or_default().push(call);
+        if call.seller != call.buyer {
+            histories.entry(call.seller).or_default().push(call);
+        }
+    }
+    for (party, mut calls) in histories {
+        calls.sort_by_key(|call| std::cmp::Reverse(event_of_free_call(call)));
+        let mut rest = calls.as_slice();
+        while let Some(newest) = rest.first() {
+            let oldest = UnixMillis(newest.started_at.0.saturating_sub(TOGETHER_SPAN.as_millis() as u64));
+            let near = rest.iter().take(TOGETHER_MAX).take_while(|call| call.started_at >= oldest).count();
+            let (together, later) = rest.split_at_checked(near).unwrap_or((rest, &[]));
+            draft.write(keys::pointer(party, event_of_free_call(newest)), &EventOfCalls::FreeCalls(together))?;
+            rest = later;
         }
     }
     Ok(())
+}
+
+/// [`Event::FreeCalls`] as it is written, from calls that are borrowed.
+#[derive(Serialize)]
+enum EventOfCalls<'c> {
+    #[expect(dead_code, reason = "keeps the place of `Event::Payment`")]
+    Payment(Pointer),
+    FreeCalls(&'c [&'c FreeCall]),
 }
 
 /// The moment when it began and the random part of its id: writing a call again, after an unknown outcome, gives the

@@ -5,9 +5,7 @@ use fjall::Slice;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    model::{
-        ApiKeyId, CategoryId, ChainFamily, GatewayRequestId, ListingId, PaymentId, ProfileId, UnixMillis, WalletId,
-    },
+    model::{ApiKeyId, CategoryId, ChainFamily, ListingId, PaymentId, ProfileId, UnixMillis, WalletId},
     store::QuoteIdentity,
 };
 
@@ -53,7 +51,6 @@ enum Tag {
     Unpaid = 6,
     Forget = 7,
     Pointer = 8,
-    FreeCall = 9,
     Sandbox = 10,
     Profile = 32,
     Wallet = 33,
@@ -119,14 +116,13 @@ pub(crate) fn newest_first(id: [u8; 16]) -> [u8; 16] {
     id.map(|byte| !byte)
 }
 
-/// In which order the keys of one batch become visible: a payment's record before its delta goes, and rows that others
-/// name before those that name them. Results come before all of them.
+/// In which order the keys of one batch become visible: a payment's record before its delta goes, and what others
+/// name before those that name it. Results come before all of them.
 pub(crate) fn visible_after(key: &Key) -> u8 {
     const PAYMENT: u8 = Tag::Payment as u8;
-    const FREE_CALL: u8 = Tag::FreeCall as u8;
     const DELTA: u8 = Tag::Delta as u8;
     match key.bytes.first() {
-        Some(&(PAYMENT | FREE_CALL)) => 1,
+        Some(&PAYMENT) => 1,
         Some(&DELTA) => 2,
         _ => 3,
     }
@@ -236,11 +232,6 @@ pub(crate) fn pointers(
 fn first_id_at(moment: UnixMillis) -> [u8; 16] {
     // Past 48 bits (the year 10889) there are no ids: the largest stands in.
     ((u128::from(moment.0.min((1 << 48) - 1))) << 80).to_be_bytes()
-}
-
-/// A free call's record.
-pub(crate) fn free_call(id: GatewayRequestId) -> Key {
-    key(Space::Money, Tag::FreeCall, &[&id.bytes()])
 }
 
 /// The sandbox's record of a payment.

@@ -11,8 +11,8 @@ use super::{draft::Draft, keys};
 use crate::{
     error::{StoreError, StoreResult},
     model::{
-        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Owner, Payment, PaymentId, PaymentState,
-        ProfileId, Quote, ResultPlace, Settled, Unbalanced, UnixMillis,
+        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, FreeCall, KeptResult, Owner, Payment, PaymentId,
+        PaymentState, ProfileId, Quote, ResultPlace, Settled, Unbalanced, UnixMillis,
     },
     store::{ClaimRequest, QuoteIdentity, QuoteOpened, SettleOutcome, StepOutcome},
 };
@@ -33,19 +33,26 @@ pub(crate) const BUYER: u8 = 1;
 /// The party is the seller of what the pointer names.
 pub(crate) const SELLER: u8 = 2;
 
+/// What stands at an event of a party's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Event {
+    /// Something of a payment: where to fold the row from.
+    Payment(Pointer),
+    /// Free calls, newest first, whole: thousands a second are cheap together and dear one by one.
+    FreeCalls(Vec<FreeCall>),
+}
+
 /// A row of a party's history: where to fold it from. One serves an attempt and a posting of the same event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pointer {
     /// In which part: [`BUYER`], [`SELLER`] or both.
     pub(crate) roles: u8,
-    /// What it names: a payment's id or a free call's.
+    /// The payment's id.
     pub(crate) id: [u8; 16],
-    /// The attempt that began; 0: none. A free call has one.
+    /// The attempt that began; 0: none.
     pub(crate) attempt: u32,
     /// A posting with the event's id concerns the party.
     pub(crate) posting: bool,
-    /// It is a free call.
-    pub(crate) free: bool,
 }
 
 fn unbalanced(id: PaymentId) -> impl Fn(Unbalanced) -> StoreError {
@@ -281,7 +288,7 @@ fn point(draft: &mut Draft<'_>, before: &Payment, after: &Payment) -> StoreResul
                 row.attempt = row.attempt.max(attempt);
                 row.posting |= posting;
             }
-            None => rows.push((party, event, Pointer { roles, id: quote.id.bytes(), attempt, posting, free: false })),
+            None => rows.push((party, event, Pointer { roles, id: quote.id.bytes(), attempt, posting })),
         }
     };
     let mut event = None;
@@ -297,7 +304,7 @@ fn point(draft: &mut Draft<'_>, before: &Payment, after: &Payment) -> StoreResul
         add(quote.seller, event, attempt.number, false);
     }
     for (party, event, row) in rows {
-        draft.write(keys::pointer(party, event), &row)?;
+        draft.write(keys::pointer(party, event), &Event::Payment(row))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{CategoryId, ListingId, ProfileId},
     money::Micros,
-    payment::OriginCurrency,
+    quote::OriginCurrency,
     time::UnixMillis,
 };
 

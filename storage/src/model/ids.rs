@@ -24,7 +24,8 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "{}"), self.0.simple())
+                f.write_str($prefix)?;
+                f.write_str(self.0.simple().encode_lower(&mut [0; 32]))
             }
         }
 
@@ -46,7 +47,7 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.hyphenated().fmt(f)
+                f.write_str(self.0.hyphenated().encode_lower(&mut [0; 36]))
             }
         }
 
@@ -71,6 +72,13 @@ macro_rules! id {
             #[must_use]
             pub fn mint(now: UnixMillis) -> Self {
                 Self(mint(now))
+            }
+
+            /// The moment when it was minted.
+            #[must_use]
+            pub fn minted_at(self) -> UnixMillis {
+                let [a, b, c, d, e, f, ..] = self.0.into_bytes();
+                UnixMillis(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
             }
 
             /// The 16 bytes, big-endian: as a key they sort by time.
@@ -145,6 +153,7 @@ mod tests {
         let early = PaymentId::mint(UnixMillis(1_000));
         let late = PaymentId::mint(UnixMillis(2_000));
         assert!(early.bytes() < late.bytes());
+        assert_eq!(late.minted_at(), UnixMillis(2_000));
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(GatewayRequestId::from(early).to_string(), early.to_string().replace("pay_", "gw_req_"));
         let listing = ListingId::mint(UnixMillis(1_000));

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{GatewayRequestId, ListingId, PaymentId, PostingId, ProfileId},
     money::Micros,
-    payment::{Payment, Rail},
+    payment::Payment,
+    quote::Rail,
     time::UnixMillis,
 };
 

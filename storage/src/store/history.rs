@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     error::StoreResult,
-    model::{Cursor, FreeCall, GatewayRequest, HistoryFilter, LedgerRow, Page, ProfileId},
+    model::{Cursor, FreeCall, GatewayRequest, GatewayRequestId, HistoryFilter, LedgerRow, Page, ProfileId},
 };
 
 /// What happened, as its parties may read it.
@@ -19,8 +19,8 @@ pub trait HistoryStore: Send + Sync {
         limit: usize,
     ) -> StoreResult<Page<GatewayRequest>>;
 
-    /// All attempts of one call, in order; empty when there is none.
-    async fn gateway_request_get(&self, id: crate::model::GatewayRequestId) -> StoreResult<Vec<GatewayRequest>>;
+    /// All attempts of one call of `party`'s, in order; empty when there is none.
+    async fn gateway_request_get(&self, party: ProfileId, id: GatewayRequestId) -> StoreResult<Vec<GatewayRequest>>;
 
     /// A party's ledger rows, by posting.
     async fn ledger_list(

@@ -65,10 +65,10 @@ pub async fn both_parties_see_the_call_while_it_runs_and_after(mut bench: Bench)
         }
         bench.reopen().await;
     }
-    let attempts = bench.store.gateway_request_get(id.into()).await.expect("rows");
+    let attempts = bench.store.gateway_request_get(buyer, id.into()).await.expect("rows");
     assert_eq!(attempts.iter().map(|row| row.attempt).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(requests(&bench, bench.profile(), &HistoryFilter::default(), 10).await, []);
-    assert_eq!(bench.store.gateway_request_get(PaymentId::mint(bench.now()).into()).await.expect("rows"), []);
+    assert_eq!(bench.store.gateway_request_get(buyer, PaymentId::mint(bench.now()).into()).await.expect("rows"), []);
 }
 
 pub async fn pages_stay_where_they_were_while_rows_are_added(bench: Bench) {
@@ -187,6 +187,6 @@ pub async fn free_calls_are_rows_without_money(mut bench: Bench) {
         assert_eq!(ids, [paid.quote.id.into(), calls[2].id, calls[1].id, calls[0].id]);
         assert!(rows[1..].iter().all(|row| row.payment.is_none() && row.charged.is_none()));
     }
-    assert_eq!(bench.store.gateway_request_get(calls[0].id).await.expect("rows").len(), 1);
+    assert_eq!(bench.store.gateway_request_get(seller, calls[0].id).await.expect("rows").len(), 1);
     assert_eq!(ledger(&bench, seller, 10).await, []);
 }
