@@ -124,10 +124,8 @@ impl JsonCheck {
     /// # Errors
     /// [`Malformed`] when the value has not ended.
     pub fn finish(&self) -> Result<(), Malformed> {
-        let ended = matches!(
-            self.state,
-            State::After | State::Zero | State::Integer | State::Fraction | State::ExponentDigits
-        );
+        let ended =
+            matches!(self.state, State::After | State::Zero | State::Integer | State::Fraction | State::ExponentDigits);
         if ended && self.depth == 0 { Ok(()) } else { Err(Malformed) }
     }
 

@@ -1,5 +1,10 @@
 //! The HTTP/1 loop against raw sockets: what it takes, what it refuses, when it closes.
-#![allow(missing_docs, clippy::expect_used, clippy::indexing_slicing, reason = "a test: what is not as it should be ends it")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test: what is not as it should be ends it"
+)]
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -184,10 +184,10 @@ impl ListingHandle {
                 }
             }
             Checked::Failed => self.failed(ask, &payment).await,
-            Checked::Pending(_) if payment.is_expired(now) => Err(self
-                .fresh_quote(ask, Code::PaymentRequired)
-                .await
-                .message("The quote has expired unpaid; here is a fresh one.")),
+            Checked::Pending(_) if payment.is_expired(now) => {
+                self.gate.forget_quote(&payment);
+                Err(self.fresh_quote(ask, Code::PaymentExpired).await.payment_expired())
+            }
             Checked::Pending(after) => Ok(PaymentFound::Pending(payment, after)),
         }
     }

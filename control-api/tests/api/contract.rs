@@ -130,7 +130,7 @@ async fn every_docs_url_resolves() {
     }
     let refusal = world.get("/nowhere", None).await;
     let url = refusal.body["error"]["recovery"]["docs_url"].as_str().expect("text").to_string();
-    assert_eq!(url, format!("{}/docs/errors#ROUTE_NOT_FOUND", world.site));
+    assert_eq!(url, format!("{}/docs/errors#NOT_FOUND", world.site));
 }
 
 #[tokio::test(flavor = "multi_thread")]
