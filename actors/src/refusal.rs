@@ -153,31 +153,26 @@ codes! {
 #[derive(Clone, Debug)]
 pub struct Refusal {
     code: Code,
-    message: Option<Cow<'static, str>>,
     seller_called: SellerCalled,
     payment_state: Option<&'static str>,
     retry_after: Option<Duration>,
+    more: Option<Box<More>>,
+}
+
+/// What only some refusals say; boxed, so that the others are small.
+#[derive(Clone, Debug, Default)]
+struct More {
+    message: Option<Cow<'static, str>>,
     next_action: Option<&'static str>,
-    details: Option<Box<Map<String, Value>>>,
-    recovery: Option<Box<Map<String, Value>>>,
-    data: Option<Box<Value>>,
+    details: Map<String, Value>,
+    recovery: Map<String, Value>,
+    data: Option<Value>,
     prepared: Option<Bytes>,
 }
 
 impl From<Code> for Refusal {
     fn from(code: Code) -> Self {
-        Self {
-            code,
-            message: None,
-            seller_called: SellerCalled::No,
-            payment_state: None,
-            retry_after: None,
-            next_action: None,
-            details: None,
-            recovery: None,
-            data: None,
-            prepared: None,
-        }
+        Self { code, seller_called: SellerCalled::No, payment_state: None, retry_after: None, more: None }
     }
 }
 
@@ -202,6 +197,10 @@ impl From<StoreError> for Refusal {
 }
 
 impl Refusal {
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
     /// Which one it is.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -230,7 +229,7 @@ impl Refusal {
     /// Says more exactly what happened. Never a secret, a private address or the caller's own bytes unescaped.
     #[must_use]
     pub fn message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
-        self.message = Some(message.into());
+        self.more().message = Some(message.into());
         self
     }
 
@@ -272,42 +271,42 @@ impl Refusal {
     /// Says to do something else than the code's row says.
     #[must_use]
     pub fn next_action(mut self, next_action: &'static str) -> Self {
-        self.next_action = Some(next_action);
+        self.more().next_action = Some(next_action);
         self
     }
 
     /// Adds a field to `details`.
     #[must_use]
     pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.details.get_or_insert_default().insert(name.to_string(), value.into());
+        self.more().details.insert(name.to_string(), value.into());
         self
     }
 
     /// Adds a field to `recovery`.
     #[must_use]
     pub fn recovery(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.recovery.get_or_insert_default().insert(name.to_string(), value.into());
+        self.more().recovery.insert(name.to_string(), value.into());
         self
     }
 
     /// Adds `data` beside `error`, as a 402 has it.
     #[must_use]
     pub fn data(mut self, data: Value) -> Self {
-        self.data = Some(Box::new(data));
+        self.more().data = Some(data);
         self
     }
 
     /// Uses a body that was rendered before: the same answer to the same question, again and again.
     #[must_use]
     pub fn prepared(mut self, body: Bytes) -> Self {
-        self.prepared = Some(body);
+        self.more().prepared = Some(body);
         self
     }
 
     /// A field of a request that is wrong; several calls name several fields.
     #[must_use]
     pub fn field(mut self, name: &str, reason: &str) -> Self {
-        let fields = self.details.get_or_insert_default().entry("fields").or_insert_with(|| Value::Object(Map::new()));
+        let fields = self.more().details.entry("fields").or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(fields) = fields {
             fields.insert(name.to_string(), Value::from(reason));
         }
@@ -318,7 +317,9 @@ impl Refusal {
     /// slash at its end.
     #[must_use]
     pub fn body(&self, site: &str) -> Bytes {
-        if let Some(prepared) = &self.prepared {
+        let nothing = More::default();
+        let more = self.more.as_deref().unwrap_or(&nothing);
+        if let Some(prepared) = &more.prepared {
             return prepared.clone();
         }
         let row = self.code.row();
@@ -326,7 +327,7 @@ impl Refusal {
         out.push_str("{\"success\":false,\"error\":{\"code\":\"");
         out.push_str(row.code);
         out.push_str("\",\"message\":");
-        push_json(&mut out, self.message.as_deref().unwrap_or(row.message));
+        push_json(&mut out, more.message.as_deref().unwrap_or(row.message));
         out.push_str(",\"details\":{\"seller_endpoint_called\":");
         out.push_str(match self.seller_called {
             SellerCalled::No => "false",
@@ -336,18 +337,18 @@ impl Refusal {
         if let Some(state) = self.payment_state {
             let _ = write!(out, ",\"payment_state\":\"{state}\"");
         }
-        push_fields(&mut out, self.details.as_deref());
-        let next_action = self.next_action.unwrap_or(row.next_action);
+        push_fields(&mut out, &more.details);
+        let next_action = more.next_action.unwrap_or(row.next_action);
         let _ = write!(out, "}},\"recovery\":{{\"retryable\":{},\"next_action\":\"{next_action}\"", row.retryable);
         if let Some(seconds) = self.retry_after_seconds() {
             let _ = write!(out, ",\"retry_after_seconds\":{seconds}");
         }
-        push_fields(&mut out, self.recovery.as_deref());
+        push_fields(&mut out, &more.recovery);
         out.push_str(",\"docs_url\":");
         push_json(&mut out, site);
         out.pop();
         let _ = write!(out, "/docs/errors#{}\"}}}}", row.code);
-        if let Some(data) = &self.data {
+        if let Some(data) = &more.data {
             let _ = write!(out, ",\"data\":{data}");
         }
         out.push('}');
@@ -360,8 +361,8 @@ pub(crate) fn push_json(out: &mut String, text: &str) {
     let _ = write!(out, "{}", Value::from(text));
 }
 
-fn push_fields(out: &mut String, fields: Option<&Map<String, Value>>) {
-    for (name, value) in fields.into_iter().flatten() {
+fn push_fields(out: &mut String, fields: &Map<String, Value>) {
+    for (name, value) in fields {
         out.push(',');
         push_json(out, name);
         let _ = write!(out, ":{value}");

@@ -134,7 +134,11 @@ impl<'a> Wishes<'a> {
             max_price,
             wait: head.header(Header::Prefer).map_or(Duration::ZERO, preferred_wait),
             traceparent: head.header(Header::Traceparent).filter(|text| is_traceparent(text)),
-            accept: if wants_events { "text/event-stream, application/json;q=0.9" } else { "application/json, */*;q=0.1" },
+            accept: if wants_events {
+                "text/event-stream, application/json;q=0.9"
+            } else {
+                "application/json, */*;q=0.1"
+            },
         })
     }
 }

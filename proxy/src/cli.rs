@@ -18,14 +18,8 @@ pub struct Arguments {
 }
 
 /// Version, commit, compiler.
-pub const VERSION: &str = concat!(
-    env!("CARGO_PKG_VERSION"),
-    " (",
-    env!("CROCHET_COMMIT"),
-    ", ",
-    env!("CROCHET_RUSTC"),
-    ")"
-);
+pub const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("CROCHET_COMMIT"), ", ", env!("CROCHET_RUSTC"), ")");
 
 /// The commands.
 #[derive(Debug, Subcommand)]

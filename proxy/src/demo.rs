@@ -1,5 +1,5 @@
 //! `crochet demo`: a seller and a buyer meet at a gateway that is serving, over real sockets, and every request and
-//! answer is shown. Here is the stage; what is played is in [`market`] (how they come together) and [`purchase`] (what
+//! answer is shown. Here is the stage; what is played is in `market` (how they come together) and `purchase` (what
 //! is bought and where the money went).
 //!
 //! *Never:* calls into the gateway past its public address, or believes an answer that it did not check.

@@ -93,7 +93,11 @@ async fn answer_call<B: RequestBody, S: ResponseSink>(
 fn complete_refusal(refusal: Refusal, head: &Head) -> Refusal {
     let is_paid = head.header(Header::RelayRequestId).is_some();
     let refusal = refusal.or_no_payment();
-    if is_paid && refusal.code() == Code::StoreUnavailable { refusal.next_action("retry_same_payment") } else { refusal }
+    if is_paid && refusal.code() == Code::StoreUnavailable {
+        refusal.next_action("retry_same_payment")
+    } else {
+        refusal
+    }
 }
 
 /// Row 1, as far as the head of a well-formed request tells.

@@ -1,7 +1,7 @@
 //! The paid door of Crochet Gateway, and the process that hosts both planes.
 //!
 //! [`server`] accepts connections and [`http1`] reads requests from them; [`gateway`] decides whether a request is a
-//! call or goes on to the control API ([`passthrough`]). A call is one function, [`call`]; it reaches a seller through
+//! call or goes on to the control API ([`passthrough`]). A call is one function, `call`; it reaches a seller through
 //! [`upstream`] and answers through [`reply`] and [`envelope`]. `main.rs` composes the process.
 //!
 //! *Never:* decides who may do what (that is `actors`), keeps anything (that is `storage`), relays a header of either

@@ -54,10 +54,12 @@ fn serve(config: Config, plays: bool) -> anyhow::Result<()> {
     if config.mode == Mode::Dev {
         complain(&format!("crochet: DEV MODE on {site}: sandbox money, http and loopback sellers; loopback only"));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
     let store = storage::open(&config.storage, clock.clone())?;
     let sellers = Arc::new(Sellers::new(&config));
-    let actors = runtime.block_on(Actors::start(config.clone(), store.clone(), clock.clone(), sellers, site.clone()))?;
+    let actors =
+        runtime.block_on(Actors::start(config.clone(), store.clone(), clock.clone(), sellers, site.clone()))?;
     let listen = control_listen(&config)?;
     let passthrough = Passthrough::new(&config, &listen, site.clone());
     let control = control_api::start(config.clone(), store.clone(), actors.clone(), clock, site.clone(), listen)?;

@@ -7,7 +7,9 @@ pub mod operations;
 use std::time::Duration;
 
 use config::{Config, LogFormat};
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use storage::model::FeeRate;
 use tracing_subscriber::EnvFilter;
@@ -20,7 +22,8 @@ pub const CALL_TARGET: &str = "call";
 
 /// Seconds: fit for a refusal from memory and for a seller that takes a minute.
 const BUCKETS: [f64; 18] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
 ];
 const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
@@ -60,7 +63,8 @@ pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
 /// # Errors
 /// [`TelemetryError::Filter`].
 pub fn log(config: &Config) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&config.telemetry.log).map_err(|error| TelemetryError::Filter(error.to_string()))?;
+    let filter =
+        EnvFilter::try_new(&config.telemetry.log).map_err(|error| TelemetryError::Filter(error.to_string()))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second log in one process (tests) keeps the first.
     let _ = match config.telemetry.log_format {
@@ -91,13 +95,10 @@ impl Telemetry {
     /// [`TelemetryError::Thread`].
     pub fn start(config: &Config) -> Result<Self, TelemetryError> {
         describe();
-        let request = |ended: Ended, class: &'static str| {
-            counter!("crochet_gateway_requests_total", "outcome" => ended.name(), "status_class" => class)
-        };
+        let request = |ended: Ended, class: &'static str| counter!("crochet_gateway_requests_total", "outcome" => ended.name(), "status_class" => class);
         let phase = |name: &'static str| histogram!("crochet_gateway_request_duration_seconds", "phase" => name);
-        let payment = |result: &'static str| {
-            counter!("crochet_payments_total", "provider" => "any", "result" => result)
-        };
+        let payment =
+            |result: &'static str| counter!("crochet_payments_total", "provider" => "any", "result" => result);
         let entry = |name: &'static str| counter!("crochet_ledger_micros_total", "entry_type" => name);
         Ok(Self {
             requests: ENDS.iter().flat_map(|ended| CLASSES.map(|class| request(*ended, class))).collect(),

@@ -1,5 +1,7 @@
 //! Every row of the billable table, against a seller that really misbehaves.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests say what they expected")]
+
 mod support;
 
 use serde_json::{Value, json};
@@ -105,10 +107,8 @@ async fn failures_of_the_seller_are_not_billable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_last_attempt_the_money_is_the_buyers_again() {
-    let gateway = Gateway::with(&[
-        ("CROCHET__PAYMENTS__ATTEMPTS_MAX", "3"),
-        ("CROCHET__ACTORS__CIRCUIT_FAILURES_IN_ROW", "100"),
-    ]);
+    let gateway =
+        Gateway::with(&[("CROCHET__PAYMENTS__ATTEMPTS_MAX", "3"), ("CROCHET__ACTORS__CIRCUIT_FAILURES_IN_ROW", "100")]);
     let seller = Seller::start().await;
     let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
     let (listing, _) = owner.list(&gateway, &seller.url("/status/500"), "1").await;

@@ -1,5 +1,7 @@
 //! SIGTERM under load: readiness off, work in flight ends, exit 0.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests say what they expected")]
+
 mod support;
 
 use std::sync::{

@@ -1,5 +1,7 @@
 //! The paid call, whole: 402, payment, answer, replay, books. And what must hold whoever tries what with a payment.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests say what they expected")]
+
 mod support;
 
 use std::time::Duration;
@@ -209,10 +211,7 @@ async fn a_buyer_that_hangs_up_fetches_its_answer_afterwards() {
     busy.refused(409, "PAYMENT_IN_PROGRESS");
     assert_eq!(busy.details()["payment_state"], "claimed");
     seller.open(1);
-    eventually("the answer is stored", async || {
-        buyer.redeem(&gateway, &listing, BODY, &id).await.status == 200
-    })
-    .await;
+    eventually("the answer is stored", async || buyer.redeem(&gateway, &listing, BODY, &id).await.status == 200).await;
     assert_eq!(seller.calls(), 1);
 }
 

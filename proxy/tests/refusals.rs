@@ -1,5 +1,7 @@
 //! Every row of the table of checks, in its order: code, whether the seller was called, where the money is.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests say what they expected")]
+
 mod support;
 
 use reqwest::Method;
@@ -37,10 +39,16 @@ async fn row_1_the_request_itself() {
         (format!("POST {path}?a=1 HTTP/1.1\r\n{common}{json_body}"), 400, "INVALID_REQUEST"),
         (format!("GET {path} HTTP/1.1\r\n{common}\r\n"), 405, "METHOD_NOT_ALLOWED"),
         (format!("POST {path} HTTP/1.1\r\n{common}Content-Length: 2\r\n\r\n{{}}"), 415, "UNSUPPORTED_MEDIA_TYPE"),
-        (format!("POST {path} HTTP/1.1\r\n{common}Content-Encoding: gzip\r\n{json_body}"), 415, "UNSUPPORTED_MEDIA_TYPE"),
+        (
+            format!("POST {path} HTTP/1.1\r\n{common}Content-Encoding: gzip\r\n{json_body}"),
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+        ),
         (format!("POST {path} HTTP/1.1\r\n{common}X-Long: {long}\r\n{json_body}"), 431, "HEADERS_TOO_LARGE"),
         (
-            format!("POST {path} HTTP/1.1\r\n{common}X-Crochet-Origin-Currency: SOL\r\nX-Crochet-Origin-Currency: SOL\r\n{json_body}"),
+            format!(
+                "POST {path} HTTP/1.1\r\n{common}X-Crochet-Origin-Currency: SOL\r\nX-Crochet-Origin-Currency: SOL\r\n{json_body}"
+            ),
             400,
             "INVALID_REQUEST",
         ),
@@ -113,7 +121,10 @@ async fn rows_8_and_9_what_cannot_be_sold_is_not_quoted() {
     assert_eq!(recovery["next_action"], "retry_with_solana_payment_route");
     assert_eq!((&recovery["retry_same_route"], &recovery["use_new_idempotency_key"]), (&json!(false), &json!(true)));
     buyer.call(&gateway, &cheap, BODY, &[("X-Crochet-Origin-Currency", "SOL")]).await.refused(402, "PAYMENT_REQUIRED");
-    buyer.call(&gateway, &cheap, BODY, &[("X-Crochet-Origin-Currency", "DOGE")]).await.refused(422, "VALIDATION_FAILED");
+    buyer
+        .call(&gateway, &cheap, BODY, &[("X-Crochet-Origin-Currency", "DOGE")])
+        .await
+        .refused(422, "VALIDATION_FAILED");
     let capped = [("X-Crochet-Max-Price-Micros", "999999")];
     buyer.call(&gateway, &listing, BODY, &capped).await.refused(409, "PRICE_ABOVE_MAXIMUM");
 

@@ -1,5 +1,7 @@
 //! `kill -9` right after each durable step, a start on the same directory, and the same request again.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests say what they expected")]
+
 mod support;
 
 use serde_json::json;

@@ -1,5 +1,7 @@
 //! A seller of another make accepts what we sign: the Python package `standardwebhooks`, where it is installed.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests say what they expected")]
+
 mod support;
 
 use std::{
@@ -56,7 +58,8 @@ print(json.dumps({"accepted": accepted, "refused": refused}))
 
 /// The Python that has the package: `CROCHET_PYTHON`, else the system's.
 fn python() -> Option<String> {
-    let candidates = [std::env::var_os("CROCHET_PYTHON").map(|path| path.to_string_lossy().into_owned()), Some("python3".into())];
+    let candidates =
+        [std::env::var_os("CROCHET_PYTHON").map(|path| path.to_string_lossy().into_owned()), Some("python3".into())];
     candidates.into_iter().flatten().find(|python| {
         let import = Command::new(python).args(["-c", "import standardwebhooks"]).stderr(Stdio::null()).status();
         import.is_ok_and(|status| status.success())
@@ -85,7 +88,8 @@ async fn standardwebhooks_accepts_every_call_and_no_changed_one() {
             .into_iter()
             .filter(|call| call.headers["x-crochet-listing-id"] == **listing)
             .map(|call| {
-                let headers = ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| (name, call.headers[name].clone()));
+                let headers = ["webhook-id", "webhook-timestamp", "webhook-signature"]
+                    .map(|name| (name, call.headers[name].clone()));
                 json!({"body": hex::encode(&call.body), "headers": std::collections::HashMap::from(headers)})
             })
             .collect();

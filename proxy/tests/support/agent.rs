@@ -89,7 +89,14 @@ pub fn solve(challenge: &str, difficulty: u64) -> String {
         .expect("found")
 }
 
-pub async fn send(http: &Client, method: Method, url: String, key: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Answer {
+pub async fn send(
+    http: &Client,
+    method: Method,
+    url: String,
+    key: &str,
+    headers: &[(&str, &str)],
+    body: Option<Vec<u8>>,
+) -> Answer {
     let mut request = http.request(method, url);
     if !key.is_empty() {
         request = request.bearer_auth(key);
@@ -116,7 +123,8 @@ impl Agent {
         let challenge = post("/api/v1/auth/challenge", json!({"wallet_address": wallet.address()})).await;
         let data = &challenge.expect(200).json["data"];
         let pow = &data["pow"];
-        let solution = solve(pow["challenge"].as_str().expect("challenge"), pow["difficulty"].as_u64().expect("difficulty"));
+        let solution =
+            solve(pow["challenge"].as_str().expect("challenge"), pow["difficulty"].as_u64().expect("difficulty"));
         let registered = post(
             "/api/v1/register",
             json!({
@@ -149,7 +157,8 @@ impl Agent {
     pub async fn list_with(&self, gateway: &Gateway, url: &str, price: &str, more: Value) -> (String, String) {
         let challenge = self.send(gateway, Method::POST, "/api/v1/listings/challenge", json!({})).await;
         let data = &challenge.json["data"];
-        let solution = solve(data["challenge"].as_str().expect("challenge"), data["difficulty"].as_u64().expect("difficulty"));
+        let solution =
+            solve(data["challenge"].as_str().expect("challenge"), data["difficulty"].as_u64().expect("difficulty"));
         let mut listing = json!({
             "pow_nonce": solution, "name": "A test listing", "description": "It answers as it is told.",
             "delivery_type": "api", "auth_method": "none", "formats": ["json"],

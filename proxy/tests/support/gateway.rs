@@ -25,8 +25,7 @@ impl Gateway {
     pub fn with(knobs: &[(&str, &str)]) -> Self {
         let knobs = knobs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
         let directory = TempDir::new().expect("temporary directory");
-        let mut gateway =
-            Self { child: None, url: String::new(), operations: String::new(), directory, knobs };
+        let mut gateway = Self { child: None, url: String::new(), operations: String::new(), directory, knobs };
         gateway.spawn();
         gateway
     }

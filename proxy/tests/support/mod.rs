@@ -1,5 +1,13 @@
 //! What the tests over real sockets share: a gateway process, sellers that behave as told, buyers with wallets.
-#![allow(dead_code, clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, clippy::float_arithmetic, missing_docs, reason = "each test binary uses its own part of this")]
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::float_arithmetic,
+    missing_docs,
+    reason = "each test binary uses its own part of this"
+)]
 #![allow(clippy::allow_attributes_without_reason, clippy::allow_attributes)]
 
 pub mod agent;

@@ -96,13 +96,21 @@ impl Seller {
                 return None;
             }
             "/stall" => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{").await.ok()?;
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+                    .await
+                    .ok()?;
                 tokio::time::sleep(Duration::from_secs(30)).await;
                 return None;
             }
             "/break" => return None,
             "/cut" => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"a\":").await.ok()?;
+                stream
+                    .write_all(
+                        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"a\":",
+                    )
+                    .await
+                    .ok()?;
                 return None;
             }
             "/not-json" => json(200, "{\"a\":"),
@@ -124,7 +132,10 @@ impl Seller {
             }
             path if path.starts_with("/cut-after/") => {
                 let size: usize = path.trim_start_matches("/cut-after/").parse().unwrap_or(0);
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n\"", size * 2);
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n\"",
+                    size * 2
+                );
                 stream.write_all(head.as_bytes()).await.ok()?;
                 stream.write_all("x".repeat(size).as_bytes()).await.ok()?;
                 return None;
