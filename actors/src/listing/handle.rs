@@ -92,23 +92,23 @@ impl ListingHandle {
     /// `PaymentNotFound`, `PaymentRequestMismatch`, `IdempotencyKeyReused`, `PaymentInProgress`, `PaymentClosed`,
     /// `PaymentFailed`, `PaymentUnderpaid`, `PaymentProviderUnavailable`, `StoreUnavailable`.
     pub async fn payment(&self, ask: &Ask<'_>) -> Result<PaymentFound, Refusal> {
-        let Some(payment) = self.find(ask).await? else { return Ok(PaymentFound::None) };
-        let id = payment.quote.id;
-        if let Some(found) = ended(&payment)? {
-            return Ok(found);
-        }
-        // A key given without an id, and nothing paid yet: the same offer again.
+        let id = match ask.payment_id {
+            Some(text) => text.parse().map_err(|_| Code::PaymentNotFound)?,
+            None => match self.find(ask).await? {
+                None => return Ok(PaymentFound::None),
+                Some(payment) => payment.quote.id,
+            },
+        };
         let deadline = tokio::time::Instant::now() + self.world.config.payments.in_progress_wait;
         loop {
-            match self.gate.flights.take(id) {
-                Ok(flight) => {
-                    // What was read before the flight was taken may be old.
-                    let payment = self.world.store.payment_get(id).await?.ok_or(Code::PaymentNotFound)?;
-                    return match ended(&payment)? {
-                        Some(found) => Ok(found),
-                        None => self.check_rail(ask, payment, flight).await,
-                    };
-                }
+            // The flight first, the look second: what is read before it is taken may be old by then.
+            let flight = self.gate.flights.take(id);
+            let payment = self.find(ask).await?.ok_or(Code::PaymentNotFound)?;
+            if let Some(found) = ended(&payment)? {
+                return Ok(found);
+            }
+            match flight {
+                Ok(flight) => return self.check_rail(ask, payment, flight).await,
                 Err(mut over) => {
                     let waited = tokio::time::timeout_at(deadline, async { while over.changed().await.is_ok() {} });
                     if waited.await.is_err() {

@@ -81,7 +81,8 @@ pub fn description() -> String {
         line.split_once(':').map_or(String::new(), |(_, value)| value.trim().to_owned())
     };
     let processor = after(&read("/proc/cpuinfo"), "model name");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    // All that are there: this program itself is pinned to one.
+    let cores = read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count();
     let memory: u64 = after(&read("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
     let kernel = read("/proc/sys/kernel/osrelease");
     format!("{processor}, {cores} cores, {} GiB, Linux {}", memory / (1 << 20), kernel.trim())
