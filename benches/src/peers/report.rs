@@ -189,7 +189,8 @@ machine, times do not: compare the ratios. CPU is that of the whole process. `ng
 `nginx-lua` does a free call's work in Lua, `x402-axum` is its paywall before an axum and reqwest proxy, with a
 facilitator that says yes. `free`, `paid`, `401` and `402` are ours; a paid call is durable twice, before the seller is
 called and before the buyer is answered. Each is asked by 32 connections in turns of 50 ms; the figure is the tenth
-percentile of the turns' CPU a call, with what is written behind the answer counted in.
+percentile of the turns' CPU a call, with what is written behind a free call's answer counted in. What the store makes
+of its tables after a paid call's turn is not in that figure; it is in the sustained one.
 ";
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use super::{
     stock::{Mint, Redeem, Stock},
 };
 
+/// One buyer may have a million open quotes at most, by any configuration.
+const AHEAD_MAX: usize = 990_000;
 /// Payments are made ahead for at most so long.
 const MINT_MAX: Duration = Duration::from_secs(600);
 /// Memory is judged from this much before the end on.
@@ -54,7 +56,7 @@ pub fn run(crochet: &Crochet, seller: &Process, rival: Option<Rival>, span: Dura
     fill(&mut lanes, &mut mint, &stock, 50_000)?;
     let burst = lanes.run(&mut redeem, Duration::from_secs(2))?;
     let a_second = burst.answers as f64 / burst.wall.as_secs_f64();
-    let wanted = (a_second * span.as_secs_f64() * 1.6) as usize;
+    let wanted = ((a_second * span.as_secs_f64() * 1.6) as usize).min(AHEAD_MAX);
     let made_in = fill(&mut lanes, &mut mint, &stock, wanted)?;
     redeem.nanos.clear();
     let beside = rival.map(|rival| alone(&rival)).transpose()?;
