@@ -173,7 +173,7 @@ impl Actors {
         Health {
             store: world.store.check().err().map(|error| error.to_string()),
             has_rail: world.rails.default().is_ok(),
-            has_actors: world.arbiters.iter().all(ArbiterHandle::alive_for_health),
+            has_actors: world.arbiters.iter().all(ArbiterHandle::alive),
         }
     }
 
@@ -208,17 +208,6 @@ impl Actors {
     }
 }
 
-trait AliveForHealth {
-    fn alive_for_health(&self) -> bool;
-}
-
-impl AliveForHealth for ArbiterHandle {
-    /// A thread that takes work is alive.
-    fn alive_for_health(&self) -> bool {
-        self.spawn_fn(|| {})
-    }
-}
-
 /// One thread with the system, and one for each arbiter.
 fn start_threads(count: usize) -> Result<(System, Vec<ArbiterHandle>), StartError> {
     let (tell, told) = mpsc::channel();
@@ -236,8 +225,7 @@ fn start_threads(count: usize) -> Result<(System, Vec<ArbiterHandle>), StartErro
 }
 
 async fn recover(world: &World) -> Result<(), StoreError> {
-    let owner = world.store.owner();
-    let released = listing::release_overdue(owner, || world.store.claims_overdue(256), world).await?;
+    let released = listing::release_overdue(world).await?;
     if released > 0 {
         tracing::warn!(released, "claims of an earlier life were released");
     }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use storage::model::ResultEncoding;
-
 use crate::{
     refusal::{Code, Refusal, SellerCalled},
     seller::SellerFault,
@@ -90,12 +88,6 @@ impl From<SellerFault> for Failure {
 #[must_use]
 pub fn is_empty_answer(status: u16, length: Option<u64>) -> bool {
     matches!(status, 204 | 205 | 304) || length == Some(0)
-}
-
-/// Whether an encoding needs the bytes to be well-formed JSON.
-#[must_use]
-pub fn needs_json(encoding: ResultEncoding) -> bool {
-    encoding == ResultEncoding::Json
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 //! functions, and so is equal to the byte.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use storage::model::{FeeRate, GatewayRequestId, Micros, ResultEncoding, Split};
 
 pub use crate::json_check::Malformed;
 use crate::{
-    json_check::{JsonCheck, plain_prefix},
+    json_check::{JsonCheck, is_json, plain_prefix},
     utf8::Sequence,
 };
 
@@ -52,28 +53,34 @@ pub fn receipt(facts: &EnvelopeFacts, out: &mut Vec<u8>) {
     out.extend_from_slice(tail());
 }
 
-/// The envelope of an answer that is held whole. An answer without bytes becomes `null`, and text that is not UTF-8
-/// base64; `facts.encoding` says so afterwards.
+/// A held answer's bytes as they stand in the envelope, and how. An answer without bytes becomes `null`, and text that
+/// is not UTF-8 base64; JSON is checked and not copied.
 ///
 /// # Errors
 /// [`Malformed`] when the seller says JSON and it is not.
-pub fn whole(facts: &mut EnvelopeFacts, bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
-    if bytes.is_empty() {
-        facts.encoding = ResultEncoding::Nothing;
-    } else if facts.encoding == ResultEncoding::Text && std::str::from_utf8(bytes).is_err() {
-        facts.encoding = ResultEncoding::Base64;
-    }
-    let room = match facts.encoding {
-        ResultEncoding::Base64 => bytes.len() / 3 * 4 + 4,
-        _ => bytes.len(),
+pub fn render(encoding: ResultEncoding, bytes: &Bytes) -> Result<(ResultEncoding, Bytes), Malformed> {
+    let encoding = match encoding {
+        _ if bytes.is_empty() => return Ok((ResultEncoding::Nothing, Bytes::from_static(b"null"))),
+        ResultEncoding::Json if is_json(bytes) => return Ok((encoding, bytes.clone())),
+        ResultEncoding::Json => return Err(Malformed),
+        ResultEncoding::Text if std::str::from_utf8(bytes).is_err() => ResultEncoding::Base64,
+        encoding => encoding,
     };
-    let mut out = Vec::with_capacity(room + facts.content_type.len() + 448);
-    head(facts, &mut out);
-    let mut encoder = Encoder::new(facts.encoding);
+    let mut out = Vec::with_capacity(bytes.len() / 2 * 3 + 4);
+    let mut encoder = Encoder::new(encoding);
     encoder.push(bytes, &mut out)?;
     encoder.finish(&mut out)?;
+    Ok((encoding, out.into()))
+}
+
+/// The whole envelope around bytes that were rendered.
+#[must_use]
+pub fn enclose(facts: &EnvelopeFacts, rendered: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512 + facts.content_type.len() + rendered.len());
+    head(facts, &mut out);
+    out.extend_from_slice(rendered);
     out.extend_from_slice(tail());
-    Ok(out)
+    out
 }
 
 fn fields(facts: &EnvelopeFacts, out: &mut Vec<u8>) {

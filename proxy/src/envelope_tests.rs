@@ -16,6 +16,13 @@ fn facts(encoding: ResultEncoding) -> EnvelopeFacts {
     }
 }
 
+/// The envelope of an answer that is held whole, as a call makes it.
+fn whole(facts: &mut EnvelopeFacts, bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let (encoding, rendered) = render(facts.encoding, &Bytes::copy_from_slice(bytes))?;
+    facts.encoding = encoding;
+    Ok(enclose(facts, &rendered))
+}
+
 #[test]
 fn the_envelope_is_the_contracts_to_the_byte() {
     let mut facts = facts(ResultEncoding::Json);

@@ -16,16 +16,15 @@ use storage::model::{CallFacts, FeeRate, KeptResult, Micros, Payment, PaymentSta
 use crate::{
     body::Share,
     call::Answer,
-    envelope::{self, Encoder, EnvelopeFacts},
+    envelope::{self, Encoder, EnvelopeFacts, Malformed},
     gateway::Gateway,
-    json_check::{Malformed, is_json},
     reply::{Reply, ReplyHead, ResponseSink},
     trace::{Ended, Phase, Trace},
 };
 
 /// A seller's content type longer than this is cut: it is shown, not obeyed.
 const CONTENT_TYPE_MAX: usize = 256;
-/// Pieces of a streamed answer are gathered up to this size before they are kept and sent.
+/// What one more read of a held answer may take of the memory that all share.
 const PIECE: usize = 64 << 10;
 
 /// What a seller's answer turned out to be once it was read up to `hold_bytes`.
@@ -53,14 +52,19 @@ impl Gateway {
         let mut share = Share::new(&self.budget);
         match self.hold(&mut answer, max, &mut share).await {
             Err(failure) => self.release(permit, right, failure, trace).await,
-            Ok(Read::Whole(raw)) => match self.render(&answer, &raw) {
-                Err(failure) => self.release(permit, right, failure, trace).await,
-                Ok((encoding, rendered)) => {
-                    permit.record(self.actors.clock().now(), false);
-                    trace.spent_on(Phase::Seller);
-                    self.complete_held(right, &answer, encoding, raw, rendered, trace).await
+            Ok(Read::Whole(raw)) => {
+                match envelope::render(envelope::encoding_for(answer.status, &answer.content_type), &raw) {
+                    Err(Malformed) => {
+                        let failure = Failure::of_body(Code::SellerInvalidResponse, answer.status);
+                        self.release(permit, right, failure, trace).await
+                    }
+                    Ok((encoding, rendered)) => {
+                        permit.record(self.actors.clock().now(), false);
+                        trace.spent_on(Phase::Seller);
+                        self.complete_held(right, &answer, encoding, raw, rendered, trace).await
+                    }
                 }
-            },
+            }
             Ok(Read::Long(first)) => self.stream(permit, right, answer, first, max, out, trace).await,
         }
     }
@@ -102,26 +106,6 @@ impl Gateway {
                 None => return Ok(Read::Whole(held.freeze())),
             }
         }
-    }
-
-    /// A held answer's bytes as they stand in the envelope. Text that is not UTF-8 becomes base64.
-    fn render(&self, answer: &SellerAnswer, raw: &Bytes) -> Result<(ResultEncoding, Bytes), Failure> {
-        if raw.is_empty() {
-            return Ok((ResultEncoding::Nothing, Bytes::from_static(b"null")));
-        }
-        let encoding = match envelope::encoding_for(answer.status, &answer.content_type) {
-            ResultEncoding::Text if std::str::from_utf8(raw).is_err() => ResultEncoding::Base64,
-            encoding => encoding,
-        };
-        let broken = |_| Failure::of_body(Code::SellerInvalidResponse, answer.status);
-        let mut encoder = Encoder::new(encoding);
-        let mut rendered = Vec::with_capacity(if encoding == ResultEncoding::Json { 0 } else { raw.len() * 3 / 2 });
-        if encoding == ResultEncoding::Json {
-            return if is_json(raw) { Ok((encoding, raw.clone())) } else { Err(broken(Malformed)) };
-        }
-        encoder.push(raw, &mut rendered).map_err(broken)?;
-        encoder.finish(&mut rendered).map_err(broken)?;
-        Ok((encoding, rendered.into()))
     }
 
     async fn complete_held(
@@ -240,11 +224,7 @@ fn paid_envelope(payment: &Payment, result: &KeptResult) -> EnvelopeFacts {
 }
 
 fn whole_reply(facts: &EnvelopeFacts, rendered: &[u8], is_kept: bool) -> Reply {
-    let mut body = Vec::with_capacity(512 + rendered.len());
-    envelope::head(facts, &mut body);
-    body.extend_from_slice(rendered);
-    body.extend_from_slice(envelope::tail());
-    Reply::json(200, body)
+    Reply::json(200, envelope::enclose(facts, rendered))
         .header("X-Crochet-Request-Id", facts.request_id.to_string())
         .header("X-Crochet-Billable", if facts.billable { "true" } else { "false" })
         .header("X-Crochet-Charged-Micros", facts.split.charged.to_string())

@@ -34,6 +34,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 pub use vitals::GUARD_EXIT_CODE;
 
@@ -104,6 +105,11 @@ pub(crate) struct Shared {
     faults: Faults,
 }
 
+/// What a caller is told whose writer died over its step.
+fn unanswered() -> StoreError {
+    StoreError::Unknown("the writer ended before it answered".into())
+}
+
 impl Shared {
     fn engine(&self) -> StoreResult<Arc<Engine>> {
         match self.engine.load_full() {
@@ -122,9 +128,7 @@ impl Shared {
         F: FnOnce(&mut Draft<'_>) -> StoreResult<T> + Send + 'static,
     {
         let _timing = self.measures.time(operation);
-        let (step, answer) = commit::step(decide);
-        self.queue.push(step)?;
-        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the writer ended before it answered".into())))
+        self.submit(decide)?.await.unwrap_or_else(|_| Err(unanswered()))
     }
 
     /// As [`Shared::run`], for a thread of our own.
@@ -134,11 +138,18 @@ impl Shared {
         F: FnOnce(&mut Draft<'_>) -> StoreResult<T> + Send + 'static,
     {
         let _timing = self.measures.time(operation);
+        self.submit(decide)?.blocking_recv().unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    /// Puts a step into the open batch; its answer comes after the commit.
+    fn submit<T, F>(&self, decide: F) -> StoreResult<oneshot::Receiver<StoreResult<T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Draft<'_>) -> StoreResult<T> + Send + 'static,
+    {
         let (step, answer) = commit::step(decide);
         self.queue.push(step)?;
-        answer
-            .blocking_recv()
-            .unwrap_or_else(|_| Err(StoreError::Unknown("the writer ended before it answered".into())))
+        Ok(answer)
     }
 
     /// A payment's latest committed state.

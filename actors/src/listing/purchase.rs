@@ -1,14 +1,14 @@
 //! The money side of one call: settled, claimed, completed or released. Each step is durable before the next begins,
 //! and each later value can only be made from the one before.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use storage::{
     ClaimRequest, SettleOutcome, StepOutcome, StoreError, StoreResult,
     model::{
         AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, FreeCall, GatewayRequestId, KeptResult, ListingId,
-        Micros, Owner, Payment, PaymentId, PaymentState, ProfileId, Settled, UnixMillis,
+        Micros, Payment, PaymentId, PaymentState, ProfileId, UnixMillis,
     },
 };
 
@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a request waits for a store that does not confirm; after that the work goes on behind it.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
+/// Claims of earlier lives that are looked up at a time.
+const OVERDUE_PAGE: usize = 256;
 /// How long the work goes on behind it.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(600);
 
@@ -113,8 +115,7 @@ impl ReadyPayment {
             let outcome = self.world.store.payment_settle(id, evidence.clone(), Some(request)).await?;
             return match outcome {
                 SettleOutcome::Recorded { claimed: Some(claimed), payment, .. } => Ok((claimed, payment)),
-                SettleOutcome::Recorded { settled: Settled::Underpaid { .. }, payment, .. }
-                | SettleOutcome::Recorded { payment, .. } => Ok((Claimed::Closed, payment)),
+                SettleOutcome::Recorded { payment, .. } => Ok((Claimed::Closed, payment)),
                 SettleOutcome::ProofUsed(other) => Err(StepFault::Refused(self.proof_used(other))),
                 SettleOutcome::NotFound => Err(StepFault::Refused(Code::PaymentNotFound.into())),
             };
@@ -123,7 +124,7 @@ impl ReadyPayment {
         if let PaymentState::Claimed(orphan) = self.payment.progress.state
             && orphan.owner == request.owner
         {
-            let facts = interrupted_facts();
+            let facts = CallFacts::interrupted();
             self.world.store.payment_release(id, orphan, AttemptStatus::Interrupted, facts).await?;
         }
         match self.world.store.payment_claim(id, request).await? {
@@ -268,7 +269,7 @@ impl Drop for PaymentClaim {
     fn drop(&mut self) {
         let Some(flight) = self.flight.take() else { return };
         let (world, id, claim) = (self.world.clone(), self.payment.quote.id, self.claim);
-        let finish = Finish::Release(interrupted_facts(), AttemptStatus::Interrupted);
+        let finish = Finish::Release(CallFacts::interrupted(), AttemptStatus::Interrupted);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             tracing::error!(payment = %id, "a call died with its claim; releasing it");
             runtime.spawn(async move {
@@ -340,11 +341,6 @@ fn read_end(outcome: EndOutcome, claim: Claim, id: PaymentId) -> Result<Arc<Paym
         }
         StepOutcome::NotFound => Err(Code::PaymentNotFound.into()),
     }
-}
-
-/// What the row of an attempt says whose request died.
-pub(crate) fn interrupted_facts() -> CallFacts {
-    CallFacts { error_code: Some("INTERRUPTED".into()), ..CallFacts::default() }
 }
 
 /// The right to call a free listing's seller: no money, a row behind the answer.
@@ -448,20 +444,16 @@ impl Entitlement {
 }
 
 /// Releases claims of this node's earlier lives under their stable request ids: at start, before anything is served.
-pub(crate) async fn release_overdue<F, Fut>(owner: Owner, mut list: F, world: &World) -> StoreResult<usize>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = StoreResult<Vec<(PaymentId, Claim)>>>,
-{
+/// Returns how many there were.
+pub(crate) async fn release_overdue(world: &World) -> StoreResult<usize> {
     let mut released = 0;
     loop {
-        let overdue = list().await?;
+        let overdue = world.store.claims_overdue(OVERDUE_PAGE).await?;
         if overdue.is_empty() {
             return Ok(released);
         }
         for (id, claim) in overdue {
-            debug_assert!(claim.owner != owner, "a claim of this life is not overdue");
-            world.store.payment_release(id, claim, AttemptStatus::Interrupted, interrupted_facts()).await?;
+            world.store.payment_release(id, claim, AttemptStatus::Interrupted, CallFacts::interrupted()).await?;
             released += 1;
         }
     }

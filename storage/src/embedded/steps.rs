@@ -180,7 +180,7 @@ fn take_claim(draft: &mut Draft<'_>, payment: &mut Payment, request: ClaimReques
     if let PaymentState::Claimed(held) = payment.progress.state
         && is_overdue(held, draft.owner)
     {
-        let facts = CallFacts { error_code: Some("INTERRUPTED".into()), ..CallFacts::default() };
+        let facts = CallFacts::interrupted();
         let (status, posting) = (AttemptStatus::Interrupted, draft.memory.mint(now));
         let id = payment.quote.id;
         payment.release(held, status, facts, draft.rules.attempts_max, posting, now).map_err(unbalanced(id))?;

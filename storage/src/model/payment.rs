@@ -170,6 +170,14 @@ pub struct CallFacts {
     pub seller_ms: u32,
 }
 
+impl CallFacts {
+    /// What is known of an attempt whose owner or request died.
+    #[must_use]
+    pub fn interrupted() -> Self {
+        Self { error_code: Some("INTERRUPTED".into()), ..Self::default() }
+    }
+}
+
 /// A completed call's answer, and where it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptResult {
