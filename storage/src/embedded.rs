@@ -40,7 +40,7 @@ pub use vitals::GUARD_EXIT_CODE;
 
 use self::{
     changes::ChangeFeed,
-    commit::{Queue, Writer},
+    commit::{Company, Queue, Writer},
     draft::{Draft, read_payment},
     engine::Engine,
     keys::Key,
@@ -216,7 +216,10 @@ impl Embedded {
         engine.bucket_at(clock.now(), u64::try_from(config.result_bucket.as_millis()).unwrap_or(u64::MAX))?;
         let shared = Arc::new(Shared {
             live: LivePayments::new(config.payment_cache),
-            queue: Queue::new(config.commit_queue_max),
+            queue: Queue::new(
+                config.commit_queue_max,
+                Company { delay: config.commit_delay, min_steps: config.commit_delay_steps },
+            ),
             changes: ChangeFeed::new(config.changes_max),
             files: ResultFiles::new(start::results_path(&path), config.result_bucket)?,
             vitals: Arc::new(Vitals::new()),

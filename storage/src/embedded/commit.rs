@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -81,6 +81,17 @@ pub(crate) struct Queue {
     open: Mutex<Open>,
     filled: Condvar,
     max: usize,
+    company: Company,
+}
+
+/// When a batch waits for company: under load a sync that a few more steps share costs each of them less than the
+/// moment that it begins later. A step that is alone never waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Company {
+    /// For how long.
+    pub(crate) delay: Duration,
+    /// Only when the batch before had at least so many steps.
+    pub(crate) min_steps: usize,
 }
 
 #[derive(Default)]
@@ -92,8 +103,8 @@ struct Open {
 
 impl Queue {
     /// With room for `max` steps.
-    pub(crate) fn new(max: usize) -> Self {
-        Self { open: Mutex::default(), filled: Condvar::new(), max }
+    pub(crate) fn new(max: usize, company: Company) -> Self {
+        Self { open: Mutex::default(), filled: Condvar::new(), max, company }
     }
 
     /// Adds a step to the open batch.
@@ -126,12 +137,16 @@ impl Queue {
         self.filled.notify_all();
     }
 
-    /// Moves what waits to `pending`, waiting for the first step. `false`: closed, and nothing is left.
-    fn take(&self, pending: &mut VecDeque<Box<dyn Step>>, most: usize) -> bool {
+    /// Moves what waits to `pending`, waiting for the first step, and for some company when the batch before had `last`
+    /// steps. `false`: closed, and nothing is left.
+    fn take(&self, pending: &mut VecDeque<Box<dyn Step>>, most: usize, last: usize) -> bool {
         let mut open = self.open.lock();
         if pending.is_empty() {
             while open.steps.is_empty() && !open.closing {
                 self.filled.wait(&mut open);
+            }
+            if last >= self.company.min_steps && open.steps.len() < last && !open.closing {
+                MutexGuard::unlocked(&mut open, || std::thread::sleep(self.company.delay));
             }
             std::mem::swap(pending, &mut open.steps);
         } else if pending.len() < most {
@@ -187,20 +202,22 @@ pub(crate) struct Writer {
     /// Bytes put since the memtables were looked at.
     unmeasured: u64,
     crowded_commits: u32,
+    /// How many steps the last commit had.
+    last_steps: usize,
 }
 
 impl Writer {
     /// A writer that goes on after commit `sequence`.
     pub(crate) fn new(shared: Arc<Shared>, memory: Memory, sequence: u64) -> Self {
         shared.vitals.acknowledge(sequence);
-        Self { shared, memory, sequence, pending: VecDeque::new(), unmeasured: 0, crowded_commits: 0 }
+        Self { shared, memory, sequence, pending: VecDeque::new(), unmeasured: 0, crowded_commits: 0, last_steps: 0 }
     }
 
     /// Writes until the store is closed.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _death = shared.vitals.writer_lives();
-        while shared.queue.take(&mut self.pending, shared.config.commit_max_steps) {
+        while shared.queue.take(&mut self.pending, shared.config.commit_max_steps, self.last_steps) {
             shared.vitals.begin();
             let done = self.commit_some();
             shared.vitals.end();
@@ -233,6 +250,7 @@ impl Writer {
             }
         }
         self.unmeasured += draft.bytes();
+        self.last_steps = decided.len();
         let drafted = draft.finish();
         match self.commit(&engine, drafted, decided.len()) {
             Ok(()) => decided.into_iter().for_each(|step| step.answer(None)),
@@ -387,4 +405,36 @@ pub(crate) fn sequence_put(sequence: u64) -> Put {
     // A number cannot fail to be written; the format is that of every value.
     bytes.extend(postcard::to_stdvec(&sequence).unwrap_or_default());
     Put { place: Place::Key(keys::commit_sequence()), value: Some(bytes.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle() -> Box<dyn Step> {
+        step(|_| Ok(())).0
+    }
+
+    #[test]
+    fn a_batch_waits_for_company_under_load_and_a_step_alone_does_not() {
+        let hour = Company { delay: Duration::from_secs(3600), min_steps: 2 };
+        let (alone, mut pending) = (Queue::new(8, hour), VecDeque::new());
+        alone.push(idle()).expect("room");
+        assert!(alone.take(&mut pending, 8, 1), "the batch before had one step: it is taken without the hour's wait");
+        assert_eq!(pending.len(), 1);
+        for _ in 0..2 {
+            alone.push(idle()).expect("room");
+        }
+        pending.clear();
+        assert!(alone.take(&mut pending, 8, 2), "as many as before are company enough");
+
+        let moment = Company { delay: Duration::from_secs(1), min_steps: 2 };
+        let (queue, mut pending) = (Queue::new(8, moment), VecDeque::new());
+        queue.push(idle()).expect("room");
+        std::thread::scope(|threads| {
+            threads.spawn(|| queue.push(idle()).expect("the queue is free while its batch waits"));
+            assert!(queue.take(&mut pending, 8, 3));
+        });
+        assert_eq!(pending.len(), 2);
+    }
 }
