@@ -17,6 +17,8 @@ pub mod outcome;
 pub mod payments;
 pub mod refusal;
 pub mod seller;
+
+pub mod vetting;
 mod world;
 
 use std::{

@@ -76,6 +76,8 @@ pub struct SellerAnswer {
     pub retry_after: Option<Duration>,
     /// The length, when it is known ahead.
     pub length: Option<u64>,
+    /// The version of TLS that it came by; `None`: by none.
+    pub tls: Option<&'static str>,
     /// The rest.
     pub body: Box<dyn SellerBody>,
 }

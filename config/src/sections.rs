@@ -67,12 +67,25 @@ section!(
         keep_bytes: u64,
         seller_idle_timeout: Duration,
         seller_connections_max: usize,
+        own_hosts: Vec<String>,
+        name_servers: Vec<SocketAddr>,
+        resolve_timeout: Duration,
+        resolve_ttl: Duration,
+        resolve_names_max: usize,
+        seller_connect_timeout: Duration,
+        seller_stall_timeout: Duration,
+        seller_head_max_bytes: usize,
+        seller_head_max_fields: usize,
+        seller_interim_max: usize,
+        seller_unpack_ratio: u32,
+        seller_unpackers_max: usize,
+        dev_ca: PathBuf,
         drain_grace: Duration,
     }
 );
 section!(
     /// The control API.
-    Control { listen: String, workers: usize, body_max_bytes: usize }
+    Control { listen: String, workers: usize, body_max_bytes: usize, endpoint_test_timeout: Duration }
 );
 section!(
     /// Proof of work and challenges.
@@ -86,6 +99,8 @@ section!(
         auth_per_five_minutes: u32,
         gateway_per_second: u32,
         gateway_burst: u32,
+        endpoint_tests_per_minute: u32,
+        endpoint_tests_per_day: u32,
         dev_multiplier: u32,
     }
 );
@@ -216,14 +231,33 @@ impl Config {
                 held_max_bytes: r.bytes("proxy.held_max_bytes", MIB..=64 * GIB),
                 hold_bytes: usize::try_from(r.bytes("proxy.hold_bytes", KIB..=4 * MIB)).unwrap_or(262_144),
                 keep_bytes: r.bytes("proxy.keep_bytes", KIB..=GIB),
-                seller_idle_timeout: r.duration("proxy.seller_idle_timeout", 100 * MS..=60 * SECOND),
+                seller_idle_timeout: r.duration("proxy.seller_idle_timeout", 100 * MS..=4 * SECOND),
                 seller_connections_max: r.size("proxy.seller_connections_max", 1..=65_536),
+                own_hosts: r.parsed(
+                    "proxy.own_hosts",
+                    |text| Ok(parts(text).map(str::to_string).collect()),
+                    Vec::new(),
+                ),
+                name_servers: r.parsed("proxy.name_servers", name_servers, Vec::new()),
+                resolve_timeout: r.duration("proxy.resolve_timeout", 10 * MS..=2 * SECOND),
+                resolve_ttl: r.duration("proxy.resolve_ttl", Duration::ZERO..=60 * SECOND),
+                resolve_names_max: r.size("proxy.resolve_names_max", 1..=10_000_000),
+                seller_connect_timeout: r.duration("proxy.seller_connect_timeout", 10 * MS..=60 * SECOND),
+                seller_stall_timeout: r.duration("proxy.seller_stall_timeout", 10 * MS..=300 * SECOND),
+                seller_head_max_bytes: usize::try_from(r.bytes("proxy.seller_head_max_bytes", KIB..=MIB))
+                    .unwrap_or(65_536),
+                seller_head_max_fields: r.size("proxy.seller_head_max_fields", 1..=128),
+                seller_interim_max: r.size("proxy.seller_interim_max", 0..=8),
+                seller_unpack_ratio: r.number("proxy.seller_unpack_ratio", 1..=2_000),
+                seller_unpackers_max: r.size("proxy.seller_unpackers_max", 0..=65_536),
+                dev_ca: PathBuf::from(r.text("proxy.dev_ca")),
                 drain_grace: r.duration("proxy.drain_grace", Duration::ZERO..=300 * SECOND),
             },
             control: Control {
                 listen: r.text("control.listen"),
                 workers: r.size("control.workers", 1..=64),
                 body_max_bytes: usize::try_from(r.bytes("control.body_max_bytes", KIB..=16 * MIB)).unwrap_or(262_144),
+                endpoint_test_timeout: r.duration("control.endpoint_test_timeout", 100 * MS..=25 * SECOND),
             },
             identity: Identity {
                 pow_difficulty: u8::try_from(r.count("identity.pow_difficulty", 1..=8)).unwrap_or(4),
@@ -235,6 +269,8 @@ impl Config {
                 auth_per_five_minutes: r.number("limits.auth_per_five_minutes", 1..=1_000_000),
                 gateway_per_second: r.number("limits.gateway_per_second", 1..=1_000_000),
                 gateway_burst: r.number("limits.gateway_burst", 1..=10_000_000),
+                endpoint_tests_per_minute: r.number("limits.endpoint_tests_per_minute", 1..=1_000_000),
+                endpoint_tests_per_day: r.number("limits.endpoint_tests_per_day", 1..=1_000_000),
                 dev_multiplier: r.number("limits.dev_multiplier", 1..=100_000),
             },
             actors: Actors {
@@ -307,6 +343,10 @@ impl Config {
                 if self.proxy.public_url.is_empty() {
                     problem("proxy.public_url", String::new(), "production mode needs the public URL");
                 }
+                if !self.proxy.dev_ca.as_os_str().is_empty() {
+                    let value = self.proxy.dev_ca.display().to_string();
+                    problem("proxy.dev_ca", value, "production mode trusts the web's authorities alone");
+                }
             }
         }
         if self.actors.circuit_pause_min > self.actors.circuit_pause_max {
@@ -327,6 +367,16 @@ impl Config {
             Mode::Production => rate,
         }
     }
+}
+
+/// What stands between commas.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn name_servers(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let parse = |part: &str| part.parse().map_err(|_| "addresses with ports, such as \"10.0.0.2:53\"".to_string());
+    parts(text).map(parse).collect()
 }
 
 fn public_url(text: &str) -> Result<String, String> {

@@ -7,7 +7,6 @@ pub(crate) mod endpoints;
 pub(crate) mod input;
 pub(crate) mod listings;
 mod owned;
-mod private_url;
 mod shelves;
 mod view;
 

@@ -57,7 +57,7 @@ fn serve(config: Config, plays: bool) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
     let store = storage::open(&config.storage, clock.clone())?;
-    let sellers = Arc::new(Sellers::new(&config));
+    let sellers = Arc::new(Sellers::new(&config, &site).context("sellers cannot be called")?);
     let actors =
         runtime.block_on(Actors::start(config.clone(), store.clone(), clock.clone(), sellers, site.clone()))?;
     let listen = control_listen(&config)?;

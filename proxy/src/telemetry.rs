@@ -63,8 +63,12 @@ pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
 /// # Errors
 /// [`TelemetryError::Filter`].
 pub fn log(config: &Config) -> Result<(), TelemetryError> {
-    let filter =
+    let mut filter =
         EnvFilter::try_new(&config.telemetry.log).map_err(|error| TelemetryError::Filter(error.to_string()))?;
+    // What resolves names tells them, and where a seller is stands in no log.
+    for quiet in ["hickory_resolver=off", "hickory_net=off", "hickory_proto=off"] {
+        filter = filter.add_directive(quiet.parse().map_err(|_| TelemetryError::Filter(quiet.into()))?);
+    }
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second log in one process (tests) keeps the first.
     let _ = match config.telemetry.log_format {

@@ -5,17 +5,31 @@ mod answer;
 mod connection;
 mod dial;
 mod pool;
+mod resolve;
+mod trust;
+mod unpack;
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use actors::seller::{SellerAnswer, SellerClient, SellerFault, SellerRequest};
+use actors::{
+    seller::{SellerAnswer, SellerBody, SellerClient, SellerFault, SellerRequest},
+    vetting::Vetting,
+};
 use async_trait::async_trait;
 use config::Config;
 
-use answer::{AnswerBody, AnswerHead};
+pub use resolve::{Resolved, Resolver};
+
+use answer::{AnswerBody, AnswerHead, HeadBounds};
 use connection::{Connection, Written};
 use dial::Dialer;
 use pool::{Home, Pools};
+use resolve::NameServers;
+use unpack::Unpacking;
 
 /// Up to here head and body are copied together; above it the kernel gathers them.
 const COPY_MAX: usize = 32 << 10;
@@ -24,16 +38,35 @@ const COPY_MAX: usize = 32 << 10;
 pub struct Sellers {
     dialer: Dialer,
     pools: Pools,
+    bounds: HeadBounds,
+    stall: Duration,
+    unpacking: Unpacking,
 }
 
 impl Sellers {
-    /// A client with the web's certificate authorities.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self {
-            dialer: Dialer::new(config.mode),
-            pools: Pools::new(config.proxy.seller_idle_timeout, config.proxy.seller_connections_max),
-        }
+    /// A client that trusts the web's certificate authorities and asks the name servers of the configuration, or of the
+    /// system as they are now. `site` is our public URL: nobody is called there.
+    ///
+    /// # Errors
+    /// When there are no name servers in production mode; when `proxy.dev_ca` cannot be used.
+    pub fn new(config: &Config, site: &str) -> io::Result<Self> {
+        Self::with_resolver(config, site, Arc::new(NameServers::new(config)?))
+    }
+
+    /// The same, with names resolved by somebody else.
+    ///
+    /// # Errors
+    /// When `proxy.dev_ca` cannot be used.
+    pub fn with_resolver(config: &Config, site: &str, resolver: Arc<dyn Resolver>) -> io::Result<Self> {
+        let knobs = &config.proxy;
+        let tls = trust::connector(&knobs.dev_ca)?;
+        Ok(Self {
+            dialer: Dialer::new(Vetting::new(config, site), resolver, tls, knobs),
+            pools: Pools::new(knobs.seller_idle_timeout, knobs.seller_connections_max),
+            bounds: HeadBounds::new(knobs),
+            stall: knobs.seller_stall_timeout,
+            unpacking: Unpacking::new(knobs),
+        })
     }
 
     /// Sends on a pooled connection, else on a new one. Only a pooled one that took no byte is replaced.
@@ -74,14 +107,21 @@ impl SellerClient for Sellers {
         let now = Instant::now();
         let deadline = now + request.timeout;
         let (mut connection, home) = self.send_once(request, now, deadline).await?;
-        let head = AnswerHead::read(&mut connection, deadline).await?;
-        let body = AnswerBody::new(connection, &head, deadline, home);
+        let head = AnswerHead::read(&mut connection, self.bounds, deadline).await?;
+        let tls = connection.tls_version();
+        let body = AnswerBody::new(connection, &head, deadline, self.stall, home);
+        let length = head.plain_length();
+        let body: Box<dyn SellerBody> = match head.packing {
+            None => Box::new(body),
+            Some(packing) => Box::new(self.unpacking.unpack(body, packing)),
+        };
         Ok(SellerAnswer {
             status: head.status,
             content_type: head.content_type,
             retry_after: head.retry_after,
-            length: head.length,
-            body: Box::new(body),
+            length,
+            tls,
+            body,
         })
     }
 }

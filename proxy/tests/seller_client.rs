@@ -104,7 +104,7 @@ async fn read_request(stream: &mut TcpStream) -> bool {
 }
 
 fn sellers() -> Sellers {
-    Sellers::new(&Config::from_parts(None, []).expect("defaults"))
+    Sellers::new(&Config::from_parts(None, []).expect("defaults"), "").expect("a client")
 }
 
 async fn whole(mut answer: SellerAnswer) -> Result<Vec<u8>, SellerFault> {
@@ -412,7 +412,7 @@ async fn a_connection_that_is_kept_too_long_is_let_go() {
     })
     .await;
     let config = Config::from_parts(Some("[proxy]\nseller_idle_timeout = \"100ms\""), []).expect("good");
-    let answer = Sellers::new(&config).send(seller.request(b"{}")).await.expect("an answer");
+    let answer = Sellers::new(&config, "").expect("a client").send(seller.request(b"{}")).await.expect("an answer");
     whole(answer).await.expect("a body");
     tokio::time::timeout(Duration::from_secs(10), closed.notified()).await.expect("closed without another call");
 }

@@ -3,10 +3,10 @@
 use actors::{
     refusal::{Code, Refusal},
     seller::new_secret_key,
+    vetting::Vetting,
 };
 use storage::model::{Endpoint, EndpointLimits, EndpointStatus, ListingId, SigningSecret, UnixMillis, UpstreamAuth};
 
-use super::private_url;
 use crate::{
     door::Door,
     fields::{Fields, Given, exact, number, parsed, small},
@@ -95,7 +95,8 @@ impl EndpointEdit {
 impl EndpointInput {
     /// Reads the fields that a listing has too.
     pub(crate) fn read(f: &mut Fields, door: &Door) -> Self {
-        let url = parsed(|text| private_url::read(text, door.is_dev(), &door.site));
+        let vetting = Vetting::new(&door.config, &door.site);
+        let url = parsed(move |text| vetting.read_url(text).map(Into::into).map_err(|reason| reason.to_string()));
         let limits = f.object("limits", |inner| Some(LimitsInput::read(inner, door.config.proxy.request_max_bytes)));
         Self {
             url: f.optional("private_endpoint_url", url),

@@ -5,19 +5,37 @@ use std::time::{Duration, Instant};
 use actors::seller::{SellerBody, SellerFault};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use config::Proxy;
 use memchr::memchr_iter;
 
 use super::{
     connection::{Connection, Read},
     pool::Home,
+    unpack::Packing,
 };
 use crate::http1::chunked::{Chunked, Decoded};
 
-/// A head longer than this, or with more fields, is broken.
-const HEAD_MAX: usize = 64 << 10;
-const FIELDS_MAX: usize = 128;
-/// Interim answers that are skipped before the answer.
-const INTERIM_MAX: usize = 8;
+/// Room for the parser; what a head may have is configured and no more than this.
+const FIELDS_CAPACITY: usize = 128;
+
+/// What an answer's head may be: a larger one is broken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadBounds {
+    max_bytes: usize,
+    max_fields: usize,
+    /// Interim answers that are skipped before the answer.
+    interim_max: usize,
+}
+
+impl HeadBounds {
+    pub(super) fn new(knobs: &Proxy) -> Self {
+        Self {
+            max_bytes: knobs.seller_head_max_bytes,
+            max_fields: knobs.seller_head_max_fields,
+            interim_max: knobs.seller_interim_max,
+        }
+    }
+}
 
 /// What the head says.
 #[derive(Debug)]
@@ -27,6 +45,7 @@ pub(super) struct AnswerHead {
     pub(super) retry_after: Option<Duration>,
     pub(super) length: Option<u64>,
     pub(super) is_kept: bool,
+    pub(super) packing: Option<Packing>,
     is_chunked: bool,
 }
 
@@ -36,22 +55,26 @@ struct Fields {
     retry_after: Option<Duration>,
     length: Option<u64>,
     is_chunked: bool,
-    is_compressed: bool,
+    packing: Option<Packing>,
     closes: bool,
 }
 
 impl AnswerHead {
     /// Reads the head, skipping interim answers. What came behind it stays in the connection's buffer.
-    pub(super) async fn read(connection: &mut Connection, deadline: Instant) -> Result<Self, SellerFault> {
-        for _ in 0..=INTERIM_MAX {
+    pub(super) async fn read(
+        connection: &mut Connection,
+        bounds: HeadBounds,
+        deadline: Instant,
+    ) -> Result<Self, SellerFault> {
+        for _ in 0..=bounds.interim_max {
             let (status, version, fields) = loop {
                 // A reused connection's buffer is empty: there is nothing to look at before the first read.
                 if !connection.buffer.is_empty()
-                    && let Some(parsed) = parse(&mut connection.buffer)?
+                    && let Some(parsed) = parse(&mut connection.buffer, bounds)?
                 {
                     break parsed;
                 }
-                if connection.buffer.len() > HEAD_MAX {
+                if connection.buffer.len() > bounds.max_bytes {
                     return Err(SellerFault::Broken);
                 }
                 match connection.read(deadline).await {
@@ -72,21 +95,27 @@ impl AnswerHead {
     }
 
     fn new(status: u16, version: u8, fields: Fields) -> Result<Self, SellerFault> {
-        let Fields { content_type, retry_after, length, is_chunked, is_compressed, closes } = fields;
-        // It was asked for the bytes as they are; nobody behind us could read these.
-        if is_compressed || (is_chunked && (length.is_some() || version == 0)) {
+        let Fields { content_type, retry_after, length, is_chunked, packing, closes } = fields;
+        if is_chunked && (length.is_some() || version == 0) {
             return Err(SellerFault::Broken);
         }
         let length = if matches!(status, 204 | 304) { Some(0) } else { length };
         let is_framed = is_chunked || length.is_some();
         let is_kept = version == 1 && !closes && is_framed;
-        Ok(Self { status, content_type, retry_after, length, is_kept, is_chunked })
+        // What is not there is not compressed either.
+        let packing = packing.filter(|_| length != Some(0));
+        Ok(Self { status, content_type, retry_after, length, is_kept, packing, is_chunked })
+    }
+
+    /// The length of the body as it is passed on, when it is known ahead.
+    pub(super) fn plain_length(&self) -> Option<u64> {
+        self.length.filter(|_| self.packing.is_none())
     }
 }
 
 /// Takes one head off the buffer, if it is whole.
-fn parse(buffer: &mut BytesMut) -> Result<Option<(u16, u8, Fields)>, SellerFault> {
-    let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
+fn parse(buffer: &mut BytesMut, bounds: HeadBounds) -> Result<Option<(u16, u8, Fields)>, SellerFault> {
+    let mut headers = [httparse::EMPTY_HEADER; FIELDS_CAPACITY];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(buffer) {
         Ok(httparse::Status::Complete(length)) => length,
@@ -96,7 +125,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<(u16, u8, Fields)>, SellerFault
     let head = buffer.get(..length).ok_or(SellerFault::Broken)?;
     // The parser takes bare line feeds; two readers of one stream must not.
     let is_strict = memchr_iter(b'\n', head).all(|at| at > 0 && head.get(at - 1) == Some(&b'\r'));
-    if !is_strict || length > HEAD_MAX {
+    if !is_strict || length > bounds.max_bytes || response.headers.len() > bounds.max_fields {
         return Err(SellerFault::Broken);
     }
     let (status, version) = (response.code.ok_or(SellerFault::Broken)?, response.version.unwrap_or(0));
@@ -126,7 +155,12 @@ fn read_fields(headers: &[httparse::Header<'_>]) -> Result<Fields, SellerFault> 
             let value = header.value.to_ascii_lowercase();
             fields.closes |= value.split(|b| *b == b',').any(|token| token.trim_ascii() == b"close");
         } else if is("content-encoding") {
-            fields.is_compressed |= !header.value.eq_ignore_ascii_case(b"identity");
+            let packing = Packing::named(header.value);
+            fields.packing = if fields.packing.is_some() && packing.is_some() {
+                Some(Packing::Unknown)
+            } else {
+                packing.or(fields.packing)
+            };
         } else if is("retry-after") {
             fields.retry_after = plain_number(header.value).map(Duration::from_secs);
         }
@@ -155,17 +189,25 @@ pub(super) struct AnswerBody {
     last: Option<Bytes>,
     framing: Framing,
     deadline: Instant,
+    /// How long it may stand still.
+    stall: Duration,
 }
 
 impl AnswerBody {
-    pub(super) fn new(connection: Connection, head: &AnswerHead, deadline: Instant, home: Home) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        head: &AnswerHead,
+        deadline: Instant,
+        stall: Duration,
+        home: Home,
+    ) -> Self {
         let framing = match head.length {
             Some(length) => Framing::Length(length),
             None if head.is_chunked => Framing::Chunked(Chunked::default()),
             None => Framing::UntilClose,
         };
         let connection = Some((connection, head.is_kept.then_some(home)));
-        let mut body = Self { connection, last: None, framing, deadline };
+        let mut body = Self { connection, last: None, framing, deadline, stall };
         body.last = body.whole();
         body
     }
@@ -193,7 +235,7 @@ impl AnswerBody {
     /// More bytes; `false` at the end of the stream.
     async fn fill(&mut self) -> Result<bool, SellerFault> {
         let (connection, _) = self.connection.as_mut().ok_or(SellerFault::Broken)?;
-        match connection.read(self.deadline).await {
+        match connection.read(self.deadline.min(Instant::now() + self.stall)).await {
             Read::Bytes => Ok(true),
             Read::Ended => Ok(false),
             Read::Failed => Err(SellerFault::Broken),
@@ -230,7 +272,13 @@ impl AnswerBody {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, SellerFault> {
+    /// Nothing more is wanted, and the connection is of no more use.
+    pub(super) fn abandon(&mut self) {
+        self.framing = Framing::Over;
+        self.connection = None;
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, SellerFault> {
         if let Some(last) = self.last.take() {
             return Ok(Some(last));
         }
@@ -247,8 +295,7 @@ impl AnswerBody {
             if !matches!(self.framing, Framing::UntilClose) {
                 return Err(SellerFault::Broken);
             }
-            self.framing = Framing::Over;
-            self.connection = None;
+            self.abandon();
         }
     }
 }
@@ -258,8 +305,7 @@ impl SellerBody for AnswerBody {
     async fn chunk(&mut self) -> Result<Option<Bytes>, SellerFault> {
         let next = self.next().await;
         if next.is_err() {
-            self.framing = Framing::Over;
-            self.connection = None;
+            self.abandon();
         }
         next
     }

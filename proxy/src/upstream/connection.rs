@@ -3,15 +3,16 @@
 use std::{
     future::Future as _,
     io::{self, IoSlice},
-    pin::pin,
+    pin::{Pin, pin},
     task::Poll,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
+use rustls::ProtocolVersion;
 use tokio::time::timeout;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
+    io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, Interest},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
@@ -77,6 +78,17 @@ impl Connection {
         matches!(socket.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// The version of TLS that it speaks, if it does.
+    pub(super) fn tls_version(&self) -> Option<&'static str> {
+        let Socket::Tls(stream) = &self.socket else { return None };
+        match stream.get_ref().1.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            // No other is offered.
+            _ => None,
+        }
+    }
+
     /// Whether it may serve another request after this one's proper end.
     pub(super) fn is_reusable(&self) -> bool {
         !self.is_unfinished && self.buffer.is_empty()
@@ -114,7 +126,13 @@ impl Connection {
                     Some(now) => now,
                     None => return Ok(()),
                 },
-                Socket::Tls(stream) => stream.write(if head.is_empty() { body } else { head }).await?,
+                Socket::Tls(stream) => {
+                    let piece = if head.is_empty() { body } else { head };
+                    match write_or_hear_tls(stream, piece, &mut self.buffer).await? {
+                        Some(now) => now,
+                        None => return Ok(()),
+                    }
+                }
             };
             if now == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -173,4 +191,25 @@ async fn write_or_hear(
             }
         }
     }
+}
+
+/// The same over TLS.
+async fn write_or_hear_tls(
+    stream: &mut TlsStream<TcpStream>,
+    piece: &[u8],
+    heard: &mut BytesMut,
+) -> io::Result<Option<usize>> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(written) = Pin::new(&mut *stream).poll_write(cx, piece) {
+            return Poll::Ready(written.map(Some));
+        }
+        heard.reserve(READ);
+        match pin!(stream.read_buf(heard)).poll(cx) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(None)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }

@@ -1,18 +1,22 @@
-//! Where a seller's name leads, and a connection to exactly that. Each new connection asks again (within the life of an
-//! answer); in production every address that a name has must be one of the public internet's.
+//! A connection to exactly the address that was vetted. Each new connection asks anew where the name leads (within the
+//! life of an answer), and in production every address that a name has must be one of the public internet's.
 
 use std::{
-    collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use actors::seller::{SellerFault, Target};
-use config::Mode;
-use parking_lot::Mutex;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use actors::{
+    seller::{SellerFault, Target},
+    vetting::{Unfit, Vetting},
+};
+use config::Proxy;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -20,56 +24,66 @@ use tokio_rustls::TlsConnector;
 use super::{
     connection::{Connection, Socket},
     left,
+    resolve::{Names, Resolver},
 };
 
-/// A connection must stand by then, or by the seller's own time-out.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// A name must be resolved by then.
-const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a name's addresses are believed.
-const ADDRESS_TTL: Duration = Duration::from_secs(60);
-const NAMES_MAX: usize = 10_000;
-/// When one address does not answer, one other is tried.
-const TRIES: usize = 2;
-
-type Addresses = Arc<[SocketAddr]>;
+/// When one address does not answer, one other is tried; the first then has half of the time.
+const TRIES: u32 = 2;
+/// Second tries are at most a fifth of all first ones, with so many in hand: a failing seller is not asked twice as often
+/// by everybody.
+const FIRSTS_FOR_A_SECOND: u32 = 5;
+const SECONDS_IN_HAND: u32 = 20;
 
 pub(super) struct Dialer {
+    vetting: Vetting,
+    names: Names,
     tls: TlsConnector,
-    mode: Mode,
-    known: Mutex<HashMap<String, (Addresses, Instant)>>,
+    patience: Duration,
+    /// Fifths of second tries that may still be made.
+    spare: AtomicU32,
 }
 
 impl Dialer {
-    pub(super) fn new(mode: Mode) -> Self {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let tls = match builder {
-            Ok(builder) => builder.with_root_certificates(roots).with_no_client_auth(),
-            // The provider is a constant that knows the default versions.
-            Err(error) => unreachable!("{error}"),
-        };
-        Self { tls: TlsConnector::from(Arc::new(tls)), mode, known: Mutex::default() }
+    pub(super) fn new(vetting: Vetting, resolver: Arc<dyn Resolver>, tls: TlsConnector, knobs: &Proxy) -> Self {
+        Self {
+            vetting,
+            names: Names::new(resolver, knobs),
+            tls,
+            patience: knobs.seller_connect_timeout,
+            spare: AtomicU32::new(SECONDS_IN_HAND * FIRSTS_FOR_A_SECOND),
+        }
     }
 
     /// A new connection. Nothing that fails here has sent a byte of a request.
     pub(super) async fn dial(&self, target: &Target, deadline: Instant) -> Result<Connection, SellerFault> {
-        let addresses = self.addresses(target, deadline).await.ok_or(SellerFault::Unreachable)?;
-        let limit = deadline.min(Instant::now() + CONNECT_PATIENCE);
-        for address in addresses.iter().take(TRIES) {
-            match timeout(left(limit), self.open(target, *address)).await {
+        let addresses = match self.vetted(target, deadline).await {
+            Ok(addresses) => addresses,
+            Err(reason) => {
+                tracing::debug!(listing = %target.listing, %reason, "a seller may not be dialled");
+                return Err(SellerFault::Unreachable);
+            }
+        };
+        let limit = deadline.min(Instant::now() + self.patience);
+        self.earn();
+        let tries = addresses.iter().take(TRIES as usize);
+        let last = tries.len().saturating_sub(1);
+        for (n, address) in tries.enumerate() {
+            if n > 0 && !self.spend() {
+                break;
+            }
+            let patience = if n < last { left(limit) / TRIES } else { left(limit) };
+            match timeout(patience, self.open(target, *address)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => tracing::debug!(listing = %target.listing, kind = %error.kind(), "a seller refused"),
-                Err(_) => break,
+                Err(_) => tracing::debug!(listing = %target.listing, "a seller did not answer the dialling"),
             }
         }
-        self.known.lock().remove(&target.authority);
+        self.names.forget(&target.host);
         Err(SellerFault::Unreachable)
     }
 
-    async fn open(&self, target: &Target, address: SocketAddr) -> io::Result<Connection> {
-        let stream = TcpStream::connect(address).await?;
+    async fn open(&self, target: &Target, address: IpAddr) -> io::Result<Connection> {
+        let stream = TcpStream::connect(SocketAddr::new(address, target.port)).await?;
         stream.set_nodelay(true)?;
         if !target.is_tls {
             return Ok(Connection::new(Socket::Plain(stream)));
@@ -79,136 +93,95 @@ impl Dialer {
         Ok(Connection::new(Socket::Tls(Box::new(stream))))
     }
 
-    /// The addresses that may be dialled: a literal, or what the name says now. `None` when there is none, or when a
-    /// single one leads where no seller may be: then the name is not a seller's.
-    async fn addresses(&self, target: &Target, deadline: Instant) -> Option<Addresses> {
-        if let Ok(address) = target.host.parse() {
-            let address = SocketAddr::new(address, target.port);
-            return self.may_dial(address.ip()).then(|| Arc::from([address]));
+    /// The addresses that may be dialled: a literal, or what the name says now. A single one that leads where no seller
+    /// may be spoils the name: it is not a seller's.
+    async fn vetted(&self, target: &Target, deadline: Instant) -> Result<Arc<[IpAddr]>, Unfit> {
+        self.vetting.check_target(target)?;
+        let addresses = match target.host.parse::<IpAddr>() {
+            Ok(address) => Arc::from([address]),
+            Err(_) => self.names.addresses(&target.host, left(deadline)).await.ok_or(Unfit::NoHost)?,
+        };
+        for address in addresses.iter() {
+            self.vetting.check_address(*address)?;
+            if self.vetting.refuses_this_machine() && is_this_machine(*address) {
+                return Err(Unfit::ThisMachine);
+            }
         }
-        if let Some((addresses, since)) = self.known.lock().get(&target.authority)
-            && since.elapsed() < ADDRESS_TTL
-        {
-            return Some(addresses.clone());
-        }
-        let looking = tokio::net::lookup_host((target.host.as_str(), target.port));
-        let found = timeout(RESOLVE_PATIENCE.min(left(deadline)), looking).await.ok()?.ok()?;
-        let addresses: Addresses = found.collect();
-        if addresses.is_empty() || !addresses.iter().all(|address| self.may_dial(address.ip())) {
-            return None;
-        }
-        let mut known = self.known.lock();
-        if known.len() >= NAMES_MAX {
-            known.clear();
-        }
-        known.insert(target.authority.clone(), (addresses.clone(), Instant::now()));
-        Some(addresses)
+        Ok(addresses)
     }
 
-    fn may_dial(&self, address: IpAddr) -> bool {
-        self.mode == Mode::Dev || is_public(address)
+    fn earn(&self) {
+        let more = |spare: u32| Some(spare.saturating_add(1).min(SECONDS_IN_HAND * FIRSTS_FOR_A_SECOND));
+        let _ = self.spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    fn spend(&self) -> bool {
+        let less = |spare: u32| spare.checked_sub(FIRSTS_FOR_A_SECOND);
+        self.spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 }
 
-/// Global unicast by the registries of special-purpose addresses; an address that carries another is none.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    !matches!(
-        address.octets(),
-        [0 | 10 | 127 | 224..=255, ..]
-            | [100, 64..=127, ..]
-            | [169, 254, ..]
-            | [172, 16..=31, ..]
-            | [192, 0, 0 | 2, _]
-            | [192, 31, 196, _]
-            | [192, 52, 193, _]
-            | [192, 88, 99, _]
-            | [192, 168, ..]
-            | [192, 175, 48, _]
-            | [198, 18..=19, ..]
-            | [198, 51, 100, _]
-            | [203, 0, 113, _]
-    )
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    match address.segments() {
-        // Protocol assignments (Teredo among them), documentation, and what carries an IPv4 address (6to4).
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] => false,
-        [0x2620, 0x4f, 0x8000, ..] => false,
-        [0x3fff, 0..=0xfff, ..] => false,
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
+/// Whether an address is one of this machine's own: the kernel would then speak to it from that same address. Nothing
+/// is sent.
+fn is_this_machine(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let asked = UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| {
+        socket.connect(SocketAddr::new(address, 9))?;
+        socket.local_addr()
+    });
+    asked.is_ok_and(|local| local.ip() == address)
 }
 
 #[cfg(test)]
 mod tests {
+    use config::Config;
+    use storage::model::{ListingId, UnixMillis};
+
     use super::*;
+    use crate::upstream::{resolve::NameServers, trust};
 
-    fn public(text: &str) -> bool {
-        is_public(text.parse().expect("an address"))
-    }
-
-    #[test]
-    fn a5_a6_only_the_public_internet_is_dialled_in_production() {
-        for text in ["1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "192.0.1.1", "2606:4700::1111", "2a00::1"] {
-            assert!(public(text), "{text}");
-        }
-        for text in [
-            "0.0.0.0",
-            "10.0.0.1",
-            "100.64.0.1",
-            "127.0.0.1",
-            "169.254.169.254",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.8",
-            "192.0.2.1",
-            "192.168.1.1",
-            "198.18.0.1",
-            "198.51.100.1",
-            "203.0.113.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:1.1.1.1",
-            "::1.1.1.1",
-            "::ffff:0:1.1.1.1",
-            "64:ff9b::1.1.1.1",
-            "64:ff9b:1::1",
-            "100::1",
-            "2001::1",
-            "2001:db8::1",
-            "2002:101:101::1",
-            "3fff::1",
-            "fc00::1",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-        ] {
-            assert!(!public(text), "{text}");
-        }
+    fn dialer(file: &str, site: &str) -> Dialer {
+        let config = Config::from_parts(Some(file), []).expect("a good configuration");
+        let resolver = Arc::new(NameServers::new(&config).expect("name servers"));
+        let tls = trust::connector(&config.proxy.dev_ca).expect("a connector");
+        Dialer::new(Vetting::new(&config, site), resolver, tls, &config.proxy)
     }
 
     #[tokio::test]
     async fn a4_a_private_literal_is_dialled_in_dev_mode_only() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let listing = storage::model::ListingId::mint(storage::model::UnixMillis(1));
+        let listing = ListingId::mint(UnixMillis(1));
         let target = Target::parse(listing, &format!("http://{address}/")).expect("a target");
         let deadline = Instant::now() + Duration::from_secs(5);
-        assert!(Dialer::new(Mode::Dev).dial(&target, deadline).await.is_ok());
-        let refused = Dialer::new(Mode::Production).dial(&target, deadline).await.err();
-        assert_eq!(refused, Some(SellerFault::Unreachable));
-        let named = Target::parse(listing, &format!("http://localhost:{}/", address.port())).expect("a target");
-        let refused = Dialer::new(Mode::Production).dial(&named, deadline).await.err();
-        assert_eq!(refused, Some(SellerFault::Unreachable));
+        let production = dialer(
+            "mode = \"production\"\n[proxy]\npublic_url = \"https://g.example.org\"\nname_servers = \"127.0.0.1:9\"\n\
+             [payments.sandbox]\nenabled = false\n",
+            "https://g.example.org",
+        );
+        assert!(dialer("", "http://127.0.0.1:1").dial(&target, deadline).await.is_ok());
+        assert_eq!(production.dial(&target, deadline).await.err(), Some(SellerFault::Unreachable));
+        let named = Target::parse(listing, &format!("https://localhost:{}/", address.port())).expect("a target");
+        assert_eq!(production.dial(&named, deadline).await.err(), Some(SellerFault::Unreachable));
+        let ourselves = dialer("", &format!("http://{address}"));
+        assert_eq!(ourselves.dial(&target, deadline).await.err(), Some(SellerFault::Unreachable), "A11");
+    }
+
+    #[test]
+    fn a11_this_machine_is_known_by_its_addresses() {
+        assert!(is_this_machine(IpAddr::from([127, 0, 0, 1])));
+        assert!(!is_this_machine(IpAddr::from([192, 0, 2, 1])));
+    }
+
+    #[test]
+    fn second_tries_have_a_budget() {
+        let dialer = dialer("", "");
+        let first = (0..1_000).filter(|_| dialer.spend()).count();
+        assert_eq!(first, SECONDS_IN_HAND as usize);
+        (0..50).for_each(|_| dialer.earn());
+        assert_eq!((0..1_000).filter(|_| dialer.spend()).count(), 10);
     }
 }
