@@ -9,6 +9,7 @@
 mod bound;
 mod changes;
 mod directory;
+pub mod endpoint_test;
 mod history;
 pub mod keys;
 pub mod limiter;

@@ -60,6 +60,8 @@ pub struct Limiter {
     buyer_quota: Quota,
     control: DashMap<(ControlSubject, ControlKind), Arc<ControlLimiter>>,
     control_quotas: [(Quota, u32, u64); 3],
+    tests: DashMap<ProfileId, Arc<[DefaultDirectRateLimiter; 2]>>,
+    test_quotas: [Quota; 2],
     clock: QuantaClock,
 }
 
@@ -78,6 +80,10 @@ impl Limiter {
             let count = config.limit(count);
             (quota(count, Duration::from_secs(seconds), count), count, seconds)
         };
+        let test = |count: u32, seconds: u64| {
+            let count = config.limit(count);
+            quota(count, Duration::from_secs(seconds), count)
+        };
         Self {
             buyers: DashMap::new(),
             buyers_max: config.actors.buyers_max,
@@ -88,6 +94,8 @@ impl Limiter {
                 control(limits.control_writes_per_minute, 60),
                 control(limits.auth_per_five_minutes, 300),
             ],
+            tests: DashMap::new(),
+            test_quotas: [test(limits.endpoint_tests_per_minute, 60), test(limits.endpoint_tests_per_day, 86_400)],
             clock: QuantaClock::default(),
         }
     }
@@ -136,6 +144,22 @@ impl Limiter {
             }),
             Err(wait) => Err(self.limited(scope, wait.wait_time_from(self.clock.now()))),
         }
+    }
+
+    /// Takes one test of an endpoint off its owner's rates, that of a minute and that of a day.
+    ///
+    /// # Errors
+    /// `RateLimited`, with the time to wait.
+    pub fn check_endpoint_test(&self, owner: ProfileId) -> Result<(), Refusal> {
+        if self.tests.len() >= self.buyers_max {
+            crate::bound::make_room(&self.tests, self.buyers_max);
+        }
+        let new = || Arc::new(self.test_quotas.map(DefaultDirectRateLimiter::direct));
+        let rates = self.tests.entry(owner).or_insert_with(new).clone();
+        for rate in rates.iter() {
+            rate.check().map_err(|wait| self.limited("route", wait.wait_time_from(self.clock.now())))?;
+        }
+        Ok(())
     }
 
     fn limited(&self, scope: &'static str, wait: Duration) -> Refusal {

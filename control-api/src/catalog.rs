@@ -3,6 +3,7 @@
 pub(crate) mod browse;
 pub(crate) mod categories;
 pub(crate) mod endpoint_input;
+pub(crate) mod endpoint_test;
 pub(crate) mod endpoints;
 pub(crate) mod input;
 pub(crate) mod listings;

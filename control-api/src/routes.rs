@@ -103,6 +103,7 @@ routes! {
     }
     "/api/v1/me/listings" { GET Read => catalog::listings::list_own }
     "/api/v1/listings/{id}/endpoint" { GET Read => catalog::endpoints::show, PUT Write => catalog::endpoints::put }
+    "/api/v1/listings/{id}/endpoint/test" { POST Write => catalog::endpoint_test::run }
     "/api/v1/listings/{id}/endpoint/rotate-secret" { POST Write => catalog::endpoints::rotate_secret }
     // history
     "/api/v1/gateway-requests" { GET Read => history::gateway_requests::list }

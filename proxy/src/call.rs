@@ -112,6 +112,11 @@ pub(crate) struct Wishes<'a> {
 
 impl<'a> Wishes<'a> {
     fn read(head: &'a Head) -> Result<Self, Refusal> {
+        // Only a gateway signs so: what it sent to a seller has come back as a call.
+        if head.header(Header::CrochetSignature).is_some() {
+            let refusal = Refusal::from(Code::InvalidRequest);
+            return Err(refusal.message("This request was sent by a gateway already: a listing leads back here."));
+        }
         let idempotency_key = head.header(Header::IdempotencyKey);
         let is_good = |key: &str| (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
         if idempotency_key.is_some_and(|key| !is_good(key)) {

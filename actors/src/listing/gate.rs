@@ -225,6 +225,19 @@ impl Gate {
         Ok(permit)
     }
 
+    /// A test by the owner as the probe of a circuit that waits for one; `None` when it waits for none.
+    pub(crate) fn probe(self: &Arc<Self>, now: UnixMillis) -> Option<Permit> {
+        let admission = self.circuit.lock().admit(now);
+        let (gate, terms) = (self.clone(), self.terms());
+        (admission == Admission::Probe).then(|| Permit {
+            gate,
+            terms,
+            is_probe: true,
+            holds_slot: false,
+            is_recorded: false,
+        })
+    }
+
     fn check_rate(&self, endpoint: &EndpointTerms, buyer: ProfileId) -> Result<(), Refusal> {
         let limited = |wait: Duration| {
             metrics::counter!("crochet_rate_limited_total", "scope" => "seller").increment(1);

@@ -61,6 +61,7 @@ headers! {
     RelayRequestId = "x-crochet-relay-request-id", false;
     OriginCurrency = "x-crochet-origin-currency", false;
     MaxPriceMicros = "x-crochet-max-price-micros", false;
+    CrochetSignature = "x-crochet-signature", false;
 }
 
 const OURS: &[u8] = b"x-crochet-";
@@ -86,6 +87,7 @@ impl Header {
             16 => Self::ContentEncoding,
             17 if first(name) == b't' => Self::TransferEncoding,
             17 => Self::PaymentSignature,
+            19 => Self::CrochetSignature,
             21 => Self::PaymentAuthorization,
             25 => Self::OriginCurrency,
             26 if name.get(10).is_some_and(|b| b.eq_ignore_ascii_case(&b'r')) => Self::RelayRequestId,

@@ -13,6 +13,7 @@
 pub mod agent;
 pub mod gateway;
 pub mod seller;
+pub mod tls;
 
 pub use agent::Agent;
 pub use gateway::Gateway;
