@@ -5,6 +5,7 @@
 mod api_keys;
 mod browse;
 mod contract;
+mod endpoint_test;
 mod endpoints;
 mod history;
 mod identity;

@@ -121,13 +121,18 @@ impl World {
 
     /// With more configuration.
     pub async fn start_with(more: &str) -> Self {
+        Self::start_with_seller(more, Arc::new(NoSeller)).await
+    }
+
+    /// With somebody who answers tests of endpoints.
+    pub async fn start_with_seller(more: &str, seller: Arc<dyn SellerClient>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let config = config(directory.path(), more);
         let millis = Arc::new(AtomicU64::new(BEGIN));
         let clock = Clock::scripted(millis.clone());
         let store = storage::open(&config.storage, clock.clone()).expect("a store");
         let site = "http://gateway.test:8080".to_string();
-        let actors = Actors::start(config.clone(), store.clone(), clock.clone(), Arc::new(NoSeller), site.clone());
+        let actors = Actors::start(config.clone(), store.clone(), clock.clone(), seller, site.clone());
         let actors = actors.await.expect("actors");
         let listen = Listen::Tcp(([127, 0, 0, 1], 0).into());
         let api = control_api::start(config, store.clone(), actors.clone(), clock, site.clone(), listen);
