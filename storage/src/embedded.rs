@@ -18,6 +18,7 @@ mod measures;
 mod payments;
 mod results;
 mod sandbox;
+mod spending;
 mod start;
 mod steps;
 mod vitals;
@@ -221,7 +222,7 @@ impl Embedded {
                 Company { delay: config.commit_delay, min_steps: config.commit_delay_steps },
             ),
             changes: ChangeFeed::new(config.changes_max),
-            files: ResultFiles::new(start::results_path(&path), config.result_bucket)?,
+            files: ResultFiles::new(start::results_path(&path), config)?,
             vitals: Arc::new(Vitals::new()),
             measures: Measures::new(BACKEND),
             engine: ArcSwapOption::from_pointee(engine),
@@ -233,6 +234,7 @@ impl Embedded {
             side_file,
             faults,
         });
+        shared.measure_results(&*shared.engine()?);
         let store = Self { shared: Arc::clone(&shared), threads: Mutex::default() };
         let writer = Writer::new(Arc::clone(&shared), memory, sequence);
         store.spawn("store-writer", move || writer.run())?;

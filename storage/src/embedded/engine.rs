@@ -241,6 +241,12 @@ impl Engine {
         self.database.delete_keyspace(bucket.results.clone()).map_err(read_error)
     }
 
+    /// About how many bytes held results take.
+    pub(crate) fn results_bytes(&self) -> u64 {
+        let bytes = |bucket: Bucket| bucket.results.disk_space() + bucket.results.tree.active_memtable().size();
+        self.buckets().into_iter().map(bytes).sum()
+    }
+
     /// How full the fullest active memtable is, in percent of its limit.
     pub(crate) fn memtable_percent(&self) -> u64 {
         let percent = |(keyspace, limit): (Keyspace, u64)| {

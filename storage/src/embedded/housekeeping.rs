@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{Operation, Shared, draft::Draft, keys, steps};
+use super::{Operation, Shared, draft::Draft, keys, spending, steps};
 use crate::{
     error::{StoreError, StoreResult},
     model::{Payment, PaymentId, PaymentState, UnixMillis},
@@ -41,6 +41,7 @@ pub(crate) fn run(shared: &Shared) {
 fn look(shared: &Shared, journals: usize) -> usize {
     let Ok(engine) = shared.engine() else { return journals };
     let memtable = engine.memtable_percent();
+    shared.measure_results(&engine);
     // The journal is asked for under a lock that a commit holds; one that hangs is the guard's to see.
     let journal = engine.journal_percent().unwrap_or(0);
     shared.vitals.measured(memtable, journal);
@@ -56,6 +57,8 @@ pub(crate) fn round(shared: &Shared) -> StoreResult<()> {
     drop_rows(shared, &keys::unpaid_range(UnixMillis(0), before(now, shared.config.unpaid_kept)), drop_unpaid)?;
     drop_rows(shared, &keys::forget_range(after(now)), drop_key)?;
     drop_rows(shared, &keys::nonce_end_range(after(now)), drop_nonce)?;
+    drop_rows(shared, &keys::reservation_end_range(after(now)), |draft, bytes| spending::expire(draft, id_in(bytes)?))?;
+    drop_rows(shared, &keys::spend_range(spending::days_kept(now)), |_, _| Ok(()))?;
     drop_buckets(shared, now)
 }
 
@@ -110,6 +113,7 @@ fn drop_unpaid(draft: &mut Draft<'_>, bytes: &[u8]) -> StoreResult<()> {
         steps::leave_identity(draft, &payment)?;
         leave_key(draft, &payment)?;
         draft.remove(keys::payment(id));
+        draft.remove(keys::reservation(id));
         draft.forget_payment(id);
     }
     Ok(())

@@ -5,7 +5,7 @@ use fjall::Slice;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    model::{ApiKeyId, CategoryId, ChainFamily, ListingId, PaymentId, ProfileId, UnixMillis, WalletId},
+    model::{ApiKeyId, CategoryId, ChainFamily, Day, ListingId, PaymentId, ProfileId, UnixMillis, WalletId},
     store::QuoteIdentity,
 };
 
@@ -52,6 +52,9 @@ enum Tag {
     Forget = 7,
     Pointer = 8,
     Sandbox = 10,
+    Spend = 24,
+    Reservation = 25,
+    ReservationEnd = 26,
     Profile = 32,
     Wallet = 33,
     WalletOf = 34,
@@ -182,6 +185,31 @@ pub(crate) fn forget(due: UnixMillis, id: PaymentId) -> Key {
 /// Keys to forget before `to`.
 pub(crate) fn forget_range(to: UnixMillis) -> Range {
     moments(Space::Money, Tag::Forget, UnixMillis(0), to)
+}
+
+/// What a capped key has agreed to on a day; by day, so that days that are over are dropped as a range.
+pub(crate) fn spend(day: Day, key_id: ApiKeyId) -> Key {
+    key(Space::Money, Tag::Spend, &[&day.0.to_be_bytes(), &key_id.bytes()])
+}
+
+/// What capped keys agreed to on days before `end`.
+pub(crate) fn spend_range(end: Day) -> Range {
+    Range { space: Space::Money, from: join(Tag::Spend, &[]), to: join(Tag::Spend, &[&end.0.to_be_bytes()]) }
+}
+
+/// What a quote takes of the days of capped keys.
+pub(crate) fn reservation(id: PaymentId) -> Key {
+    key(Space::Money, Tag::Reservation, &[&id.bytes()])
+}
+
+/// A quote that takes of a capped key's day, by its expiry.
+pub(crate) fn reservation_end(expires_at: UnixMillis, id: PaymentId) -> Key {
+    key(Space::Money, Tag::ReservationEnd, &[&expires_at.0.to_be_bytes(), &id.bytes()])
+}
+
+/// Those that expire before `to`.
+pub(crate) fn reservation_end_range(to: UnixMillis) -> Range {
+    moments(Space::Money, Tag::ReservationEnd, UnixMillis(0), to)
 }
 
 fn moments(space: Space, tag: Tag, from: UnixMillis, to: UnixMillis) -> Range {

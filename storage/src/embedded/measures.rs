@@ -16,6 +16,7 @@ macro_rules! operations {
 
 operations!(
     QuoteOpen = "quote_open",
+    QuoteOpenWithin = "quote_open_within",
     QuoteFind = "quote_find",
     PaymentGet = "payment_get",
     PaymentByKey = "payment_by_key",
@@ -29,6 +30,8 @@ operations!(
     ResultAppend = "result_append",
     ResultSeal = "result_seal",
     ResultRead = "result_read",
+    ResultResend = "result_resend",
+    ResultResendReturn = "result_resend_return",
     GatewayRequestList = "gateway_request_list",
     GatewayRequestGet = "gateway_request_get",
     LedgerList = "ledger_list",

@@ -9,6 +9,7 @@ use super::{
     Draft, Embedded, Operation, Shared,
     codec::decode,
     codec::decode_id,
+    engine::Engine,
     keys,
     steps::{self, Rules},
 };
@@ -16,9 +17,9 @@ use crate::{
     error::{StoreError, StoreResult},
     model::{
         Attempt, AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Payment, PaymentId,
-        PaymentState, ProfileId, Progress, Quote, ResultPlace,
+        PaymentState, ProfileId, Progress, Quote, ResultPlace, SpendCap,
     },
-    store::{ClaimRequest, PaymentStore, QuoteIdentity, QuoteOpened, SettleOutcome, StepOutcome},
+    store::{ClaimRequest, PaymentStore, QuoteIdentity, QuoteOpened, ResultsRoom, SettleOutcome, StepOutcome},
 };
 
 impl Shared {
@@ -29,6 +30,11 @@ impl Shared {
             key_kept_ms: millis(self.config.result_ttl),
             bucket_ms: millis(self.config.result_bucket),
         }
+    }
+
+    /// Looks how much results take, and how much the disk has left.
+    pub(super) fn measure_results(&self, engine: &Engine) {
+        self.files.measured(engine.results_bytes());
     }
 
     /// The payment that an index key names.
@@ -50,6 +56,11 @@ impl PaymentStore for Embedded {
     async fn quote_open(&self, quote: Quote, open_max: u32) -> StoreResult<QuoteOpened> {
         let decide = move |draft: &mut Draft<'_>| steps::quote_open(draft, quote, open_max);
         self.shared.run(Operation::QuoteOpen, decide).await
+    }
+
+    async fn quote_open_within(&self, quote: Quote, open_max: u32, cap: SpendCap) -> StoreResult<QuoteOpened> {
+        let decide = move |draft: &mut Draft<'_>| steps::quote_open_within(draft, quote, open_max, cap);
+        self.shared.run(Operation::QuoteOpenWithin, decide).await
     }
 
     async fn quote_find(&self, identity: &QuoteIdentity) -> StoreResult<Option<Arc<Payment>>> {
@@ -99,6 +110,9 @@ impl PaymentStore for Embedded {
         result: KeptResult,
         held: Option<Bytes>,
     ) -> StoreResult<StepOutcome<Ended>> {
+        if result.place == ResultPlace::NotKept {
+            self.shared.files.let_go((id, claim.attempt));
+        }
         let decide = move |draft: &mut Draft<'_>| steps::complete(draft, id, claim, (facts, result, held));
         self.shared.run(Operation::PaymentComplete, decide).await
     }
@@ -157,6 +171,18 @@ impl PaymentStore for Embedded {
         self.shared.files.seal((id, attempt)).await
     }
 
+    async fn result_resend(&self, id: PaymentId) -> StoreResult<StepOutcome<bool>> {
+        self.shared.run(Operation::ResultResend, move |draft| steps::resend(draft, id)).await
+    }
+
+    async fn result_resend_return(&self, id: PaymentId) -> StoreResult<StepOutcome<bool>> {
+        self.shared.run(Operation::ResultResendReturn, move |draft| steps::resend_return(draft, id)).await
+    }
+
+    fn results_room(&self) -> ResultsRoom {
+        self.shared.files.room()
+    }
+
     async fn result_read(&self, payment: &Payment, n: u32) -> StoreResult<Option<Bytes>> {
         let _timing = self.shared.measures.time(Operation::ResultRead);
         let (id, progress) = (payment.quote.id, &payment.progress);
@@ -180,7 +206,7 @@ impl PaymentStore for Embedded {
                 Ok((result.bytes == 0).then(Bytes::new))
             }
             (ResultPlace::Chunks, _) => self.shared.files.read((id, attempt.number), attempt.started_at, n).await,
-            (ResultPlace::NotKept | ResultPlace::Inline, _) => Ok(None),
+            (ResultPlace::NotKept | ResultPlace::Resent | ResultPlace::Inline, _) => Ok(None),
         }
     }
 }

@@ -12,7 +12,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -24,6 +27,7 @@ use tokio::sync::oneshot;
 use crate::{
     error::{StoreError, StoreResult},
     model::{PaymentId, UnixMillis},
+    store::ResultsRoom,
 };
 
 /// Threads that touch files: one may sync while the other writes.
@@ -54,6 +58,14 @@ struct Files {
     jobs: Mutex<Jobs>,
     filled: Condvar,
     writing: Mutex<HashMap<Name, Writing>>,
+    /// Bytes in files.
+    bytes: AtomicU64,
+    /// Bytes of results that are held elsewhere, as last measured.
+    held_bytes: AtomicU64,
+    /// What the disk has left, as last measured.
+    free_bytes: AtomicU64,
+    max_bytes: u64,
+    free_min_bytes: u64,
 }
 
 #[derive(Default)]
@@ -76,18 +88,27 @@ fn unavailable(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl ResultFiles {
-    /// The files below `folder`, in buckets of `span`.
+    /// The files below `folder`.
     ///
     /// # Errors
-    /// `Unavailable` when no thread can be started.
-    pub(crate) fn new(folder: PathBuf, span: Duration) -> StoreResult<Self> {
+    /// `Unavailable` when no thread can be started or the folder cannot be read.
+    pub(crate) fn new(folder: PathBuf, config: &config::Storage) -> StoreResult<Self> {
         let files = Arc::new(Files {
             folder,
-            span_ms: u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1),
+            span_ms: u64::try_from(config.result_bucket.as_millis()).unwrap_or(u64::MAX).max(1),
             jobs: Mutex::default(),
             filled: Condvar::new(),
             writing: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
+            free_bytes: AtomicU64::new(u64::MAX),
+            max_bytes: config.results_max_bytes,
+            free_min_bytes: config.disk_free_min_bytes,
         });
+        let found = files.found()?;
+        files.bytes.store(found.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+        // Whoever wrote a file that is not sealed is gone: no attempt outlives its process.
+        files.jobs.lock().waiting.push_back(Box::new(move |files| files.sweep(found)));
         let mut threads = Vec::new();
         for _ in 0..THREADS {
             let files = Arc::clone(&files);
@@ -137,9 +158,36 @@ impl ResultFiles {
         self.run(move |files| files.read(name, started_at, n)).await
     }
 
-    /// Closes a file that will not be written any more.
+    /// Takes away a file that will not be written any more, if there is one that is not sealed. Does not wait for it.
     pub(crate) fn let_go(&self, name: Name) {
-        self.files.writing.lock().remove(&name);
+        if !self.files.writing.lock().contains_key(&name) {
+            return;
+        }
+        self.files.jobs.lock().waiting.push_back(Box::new(move |files| files.take_away(name)));
+        self.files.filled.notify_one();
+    }
+
+    /// Notes what results that are held elsewhere take, and looks how much the disk has left.
+    pub(crate) fn measured(&self, held_bytes: u64) {
+        self.files.held_bytes.store(held_bytes, Ordering::Relaxed);
+        let folder = self.files.folder.parent().unwrap_or(&self.files.folder);
+        if let Ok(disk) = rustix::fs::statvfs(folder) {
+            self.files.free_bytes.store(disk.f_bavail.saturating_mul(disk.f_frsize), Ordering::Relaxed);
+        }
+    }
+
+    /// How much room there is.
+    pub(crate) fn room(&self) -> ResultsRoom {
+        let (files, kept) = (&self.files, self.files.kept_bytes());
+        if kept > files.max_bytes.saturating_add(files.max_bytes / 4)
+            || files.free_bytes.load(Ordering::Relaxed) < files.free_min_bytes
+        {
+            ResultsRoom::Exceeded
+        } else if kept >= files.max_bytes {
+            ResultsRoom::Full
+        } else {
+            ResultsRoom::Ample
+        }
     }
 
     /// Drops buckets that ended before `end`, and closes idle files.
@@ -147,10 +195,14 @@ impl ResultFiles {
     /// # Errors
     /// `Unavailable` when a folder cannot be dropped now.
     pub(crate) fn tidy(&self, end: UnixMillis) -> StoreResult<()> {
-        self.files.writing.lock().retain(|_, writing| writing.touched.elapsed() < IDLE_MAX);
+        let idle = |(name, writing): (&Name, &Writing)| (writing.touched.elapsed() >= IDLE_MAX).then_some(*name);
+        let idle: Vec<Name> = self.files.writing.lock().iter().filter_map(idle).collect();
+        idle.into_iter().for_each(|name| self.let_go(name));
         for (path, start, span) in self.files.buckets()? {
             if start.saturating_add(span) <= end.0 {
+                let bytes = files_in(&path)?.iter().map(|(_, bytes)| bytes).sum();
                 fs::remove_dir_all(&path).map_err(|error| unavailable(&path, &error))?;
+                self.files.less(bytes);
             }
         }
         Ok(())
@@ -183,6 +235,11 @@ impl Files {
     }
 
     fn append(&self, name: Name, started_at: UnixMillis, n: u32, chunk: &[u8]) -> StoreResult<()> {
+        let needed = HEAD_BYTES + chunk.len() as u64;
+        if self.kept_bytes().saturating_add(needed) > self.max_bytes {
+            self.take_away(name);
+            return Err(StoreError::Unavailable("storage.results_max_bytes leaves no room for this result".into()));
+        }
         let known = self.writing.lock().remove(&name);
         let mut writing = match (known, n) {
             (_, 0) => self.create(name, started_at)?,
@@ -195,8 +252,14 @@ impl Files {
         head.extend(n.to_be_bytes());
         head.extend(length.to_be_bytes());
         head.extend(crc32fast::hash(chunk).to_be_bytes());
+        self.bytes.fetch_add(needed, Ordering::Relaxed);
         let written = writing.file.write_all(&head).and_then(|()| writing.file.write_all(chunk));
-        written.map_err(|error| unavailable(&writing.path, &error))?;
+        if let Err(error) = written {
+            let fault = unavailable(&writing.path, &error);
+            writing.length += needed;
+            self.delete(writing);
+            return Err(fault);
+        }
         writing.offsets.push(writing.length);
         writing.length += HEAD_BYTES + u64::from(length);
         writing.touched = Instant::now();
@@ -229,10 +292,55 @@ impl Files {
         }
         tail.extend(u32::try_from(writing.offsets.len()).unwrap_or(u32::MAX).to_be_bytes());
         tail.extend(SEAL);
+        self.bytes.fetch_add(tail.len() as u64, Ordering::Relaxed);
         let folder = writing.path.parent().unwrap_or(&self.folder);
         let sync = writing.file.write_all(&tail).and_then(|()| writing.file.sync_all());
         sync.and_then(|()| File::open(folder)?.sync_all())
             .map_err(|error| StoreError::Unknown(format!("{}: {error}", writing.path.display())))
+    }
+
+    /// What all kept results take.
+    fn kept_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed).saturating_add(self.held_bytes.load(Ordering::Relaxed))
+    }
+
+    fn less(&self, bytes: u64) {
+        // Never below nothing: what was counted is what was added, but for files that somebody else took away.
+        let fewer = |counted: u64| Some(counted.saturating_sub(bytes));
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+    }
+
+    fn take_away(&self, name: Name) {
+        let writing = self.writing.lock().remove(&name);
+        if let Some(writing) = writing {
+            self.delete(writing);
+        }
+    }
+
+    fn delete(&self, writing: Writing) {
+        // One that cannot be deleted goes with its bucket, and counts until then.
+        if fs::remove_file(&writing.path).is_ok() {
+            self.less(writing.length);
+        }
+    }
+
+    /// All files, with their sizes.
+    fn found(&self) -> StoreResult<Vec<(PathBuf, u64)>> {
+        let mut found = Vec::new();
+        for (bucket, _, _) in self.buckets()? {
+            found.extend(files_in(&bucket)?);
+        }
+        Ok(found)
+    }
+
+    /// Takes away those of `found` that are not sealed.
+    fn sweep(&self, found: Vec<(PathBuf, u64)>) {
+        for (path, bytes) in found {
+            let sealed = File::open(&path).and_then(|file| is_sealed(&file));
+            if matches!(sealed, Ok(false)) && fs::remove_file(&path).is_ok() {
+                self.less(bytes);
+            }
+        }
     }
 
     fn read(&self, name: Name, started_at: UnixMillis, n: u32) -> StoreResult<Option<Bytes>> {
@@ -263,6 +371,19 @@ impl Files {
         };
         Ok(entries.filter_map(Result::ok).filter_map(bucket).collect())
     }
+}
+
+/// The files in a folder, with their sizes.
+fn files_in(folder: &Path) -> StoreResult<Vec<(PathBuf, u64)>> {
+    let entries = fs::read_dir(folder).map_err(|error| unavailable(folder, &error))?;
+    let size = |entry: fs::DirEntry| Some((entry.path(), entry.metadata().ok()?.len()));
+    Ok(entries.filter_map(Result::ok).filter_map(size).collect())
+}
+
+fn is_sealed(file: &File) -> io::Result<bool> {
+    let Some(end) = file.metadata()?.len().checked_sub(TAIL_BYTES) else { return Ok(false) };
+    let [_, seal] = read_words::<2>(file, end)?;
+    Ok(seal == u32::from_be_bytes(SEAL))
 }
 
 fn file_name(name: Name) -> String {

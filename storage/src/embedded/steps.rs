@@ -7,12 +7,16 @@ use bytes::Bytes;
 use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use super::{draft::Draft, keys};
+use super::{
+    draft::Draft,
+    keys::{self, Key},
+    spending::{self, Reserved},
+};
 use crate::{
     error::{StoreError, StoreResult},
     model::{
         AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, FreeCall, KeptResult, Owner, Payment, PaymentId,
-        PaymentState, ProfileId, Quote, ResultPlace, Settled, Unbalanced, UnixMillis,
+        PaymentState, ProfileId, Quote, ResultPlace, Settled, SpendCap, Unbalanced, UnixMillis,
     },
     store::{ClaimRequest, QuoteIdentity, QuoteOpened, SettleOutcome, StepOutcome},
 };
@@ -94,21 +98,57 @@ pub(crate) fn is_forgotten(payment: &Payment, now: UnixMillis, rules: Rules) -> 
 
 /// Opens a quote, unless one stands.
 pub(crate) fn quote_open(draft: &mut Draft<'_>, quote: Quote, open_max: u32) -> StoreResult<QuoteOpened> {
-    let identity = QuoteIdentity::from(&quote);
-    let index = match &quote.idempotency_key {
-        Some(text) => keys::idempotency_key(quote.buyer, text),
-        None => keys::quote_identity(&identity),
-    };
-    let standing = match draft.payment_id_at(&index)? {
+    match standing(draft, &quote, open_max)? {
+        Some(found) => Ok(found),
+        None => open(draft, quote),
+    }
+}
+
+/// Opens a quote for a capped key, unless one stands, and takes its price from the key's day.
+pub(crate) fn quote_open_within(
+    draft: &mut Draft<'_>,
+    quote: Quote,
+    open_max: u32,
+    cap: SpendCap,
+) -> StoreResult<QuoteOpened> {
+    match standing(draft, &quote, open_max)? {
+        Some(QuoteOpened::Exists(payment)) if is_awaited(payment.progress.state) => {
+            match spending::reserve(draft, &payment.quote, cap)? {
+                Reserved::Yes => Ok(QuoteOpened::Exists(payment)),
+                Reserved::OverCap(spent) => Ok(QuoteOpened::OverCap { spent }),
+            }
+        }
+        Some(found) => Ok(found),
+        None => match spending::reserve(draft, &quote, cap)? {
+            Reserved::Yes => open(draft, quote),
+            Reserved::OverCap(spent) => Ok(QuoteOpened::OverCap { spent }),
+        },
+    }
+}
+
+/// What a question comes to that needs no new quote; `None`: one is to be opened.
+fn standing(draft: &mut Draft<'_>, quote: &Quote, open_max: u32) -> StoreResult<Option<QuoteOpened>> {
+    let identity = QuoteIdentity::from(quote);
+    let standing = match draft.payment_id_at(&index_of(&identity))? {
         Some(id) => draft.payment(id)?,
         None => None,
     };
-    if let Some(found) = standing.and_then(|standing| stands(&standing, &identity, draft.now, draft.rules)) {
-        return Ok(found);
+    let found = standing.and_then(|standing| stands(&standing, &identity, draft.now, draft.rules));
+    if found.is_none() && draft.memory.open_quotes.count(quote.buyer, draft.now) >= open_max {
+        return Ok(Some(QuoteOpened::TooManyOpen));
     }
-    if draft.memory.open_quotes.count(quote.buyer, draft.now) >= open_max {
-        return Ok(QuoteOpened::TooManyOpen);
+    Ok(found)
+}
+
+fn index_of(identity: &QuoteIdentity) -> Key {
+    match &identity.idempotency_key {
+        Some(text) => keys::idempotency_key(identity.buyer, text),
+        None => keys::quote_identity(identity),
     }
+}
+
+fn open(draft: &mut Draft<'_>, quote: Quote) -> StoreResult<QuoteOpened> {
+    let index = index_of(&QuoteIdentity::from(&quote));
     let (id, buyer, expires_at) = (quote.id, quote.buyer, quote.expires_at);
     let payment = Arc::new(Payment::quoted(quote));
     draft.write(keys::payment(id), &*payment)?;
@@ -164,6 +204,9 @@ pub(crate) fn settle(
     };
     if settled != Settled::Known {
         draft.put(proof, Slice::from(&id.bytes()));
+    }
+    if settled == Settled::InFull && before.quote.expires_at <= draft.now {
+        spending::take_again(draft, id)?;
     }
     let payment = save(draft, &before, after)?;
     Ok(SettleOutcome::Recorded { settled, claimed, payment })
@@ -231,6 +274,16 @@ pub(crate) fn owe(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<StepOutco
         let (posting, now) = (draft.memory.mint(draft.now), draft.now);
         payment.owe(posting, now).map_err(unbalanced(id))
     })
+}
+
+/// The one repetition of a call whose answer is not kept.
+pub(crate) fn resend(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<StepOutcome<bool>> {
+    step(draft, id, |draft, payment| Ok(payment.take_resend(draft.now)))
+}
+
+/// It did not reach the seller.
+pub(crate) fn resend_return(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<StepOutcome<bool>> {
+    step(draft, id, |_, payment| Ok(payment.return_resend()))
 }
 
 /// The rail said no.

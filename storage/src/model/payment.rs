@@ -206,6 +206,8 @@ pub enum ResultPlace {
     Inline,
     /// In chunks written on the way by this attempt.
     Chunks,
+    /// Nowhere, and the one repetition of the call was taken: see [`Payment::take_resend`].
+    Resent,
 }
 
 /// How a seller's bytes stand in the envelope.
@@ -219,6 +221,8 @@ pub enum ResultEncoding {
     Base64,
     /// The seller sent no body: `null`.
     Nothing,
+    /// As they came, in no envelope: events, and the receipt as the last of them.
+    Events,
 }
 
 /// What `Payment::settle` found.
@@ -422,6 +426,29 @@ impl Payment {
             self.progress.version += 1;
         }
         fails
+    }
+
+    /// Takes the one repetition of a completed call whose answer was too large to be kept. Of any number of callers one
+    /// gets it, before it calls the seller: should it die there the repetition is spent, for a seller must never be
+    /// asked twice for nothing. No money moves and the outcome stays. Returns whether it was there to take.
+    pub fn take_resend(&mut self, now: UnixMillis) -> bool {
+        self.move_place(ResultPlace::NotKept, ResultPlace::Resent, |result| now < result.kept_until)
+    }
+
+    /// Gives the repetition back: not a byte of it had reached the seller. Returns whether it was taken.
+    pub fn return_resend(&mut self) -> bool {
+        self.move_place(ResultPlace::Resent, ResultPlace::NotKept, |_| true)
+    }
+
+    fn move_place(&mut self, from: ResultPlace, to: ResultPlace, may: impl Fn(&KeptResult) -> bool) -> bool {
+        match &mut self.progress.result {
+            Some(result) if result.place == from && may(result) => {
+                result.place = to;
+                self.progress.version += 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn end_attempt(&mut self, number: u32, status: AttemptStatus, facts: CallFacts, now: UnixMillis) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ids::{GatewayRequestId, ListingId, PaymentId, ProfileId},
+    ids::{ApiKeyId, GatewayRequestId, ListingId, PaymentId, ProfileId},
     money::{FeeRate, Micros, Split},
     time::UnixMillis,
 };
@@ -19,6 +19,8 @@ pub enum Rail {
     X402,
     /// The `Payment` HTTP authentication scheme.
     Mpp,
+    /// None: what costs nothing is paid by nothing.
+    Free,
 }
 
 impl Rail {
@@ -30,6 +32,7 @@ impl Rail {
             Self::Relay => "relay",
             Self::X402 => "x402",
             Self::Mpp => "mpp",
+            Self::Free => "free",
         }
     }
 }
@@ -113,5 +116,39 @@ impl Quote {
     #[must_use]
     pub fn gateway_request_id(&self) -> GatewayRequestId {
         self.id.into()
+    }
+}
+
+/// What an API key may agree to on one day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpendCap {
+    /// The key.
+    pub key: ApiKeyId,
+    /// The sum of the prices that it may agree to.
+    pub max: Micros,
+}
+
+/// What a quote takes of a capped key's day, until it expires unpaid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Whose day.
+    pub key: ApiKeyId,
+    /// Which day.
+    pub day: Day,
+    /// How much.
+    pub price: Micros,
+    /// The quote expired unpaid, and the day has it back; money that comes late takes it again.
+    pub given_back: bool,
+}
+
+/// A day in UTC, counted from 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Day(pub u32);
+
+impl Day {
+    /// The day of a moment.
+    #[must_use]
+    pub fn of(moment: UnixMillis) -> Self {
+        Self(u32::try_from(moment.seconds() / 86_400).unwrap_or(u32::MAX))
     }
 }

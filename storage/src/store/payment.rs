@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crate::{
     error::StoreResult,
     model::{
-        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Owner, Payment, PaymentId, ProfileId,
-        Quote, Settled,
+        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Micros, Owner, Payment, PaymentId,
+        ProfileId, Quote, Settled, SpendCap,
     },
 };
 
@@ -24,6 +24,22 @@ pub enum QuoteOpened {
     KeyReused(Arc<Payment>),
     /// The buyer has as many open quotes as it may.
     TooManyOpen,
+    /// The key has agreed to so much today that this price is above its cap; nothing was opened.
+    OverCap {
+        /// What it has agreed to.
+        spent: Micros,
+    },
+}
+
+/// How much room this node has for results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultsRoom {
+    /// Enough.
+    Ample,
+    /// None for results that are too large to be held; the others are kept all the same.
+    Full,
+    /// So little that no more calls should be sold.
+    Exceeded,
 }
 
 /// What `payment_settle` found.
@@ -70,6 +86,14 @@ pub trait PaymentStore: Send + Sync {
     /// its end); one that expired unpaid, failed or was given back is replaced. Rules out
     /// a look followed by an insert: two equal questions at once must get one quote. `open_max`: open quotes per buyer.
     async fn quote_open(&self, quote: Quote, open_max: u32) -> StoreResult<QuoteOpened>;
+
+    /// As `quote_open`, for a key whose spending is capped: the price counts towards the key's day (UTC), once for a
+    /// quote however often it is asked for, by one compare-and-set on (key, day). A standing quote that another key
+    /// opened counts as well. Rules out adding up what was spent and opening afterwards: two questions at once must not
+    /// both fit into the last of a cap. A quote that expires unpaid gives its price back to its day, some seconds
+    /// later; money that was paid counts for good, whatever became of the call; money that comes later than the
+    /// giving back counts on the day when it comes.
+    async fn quote_open_within(&self, quote: Quote, open_max: u32, cap: SpendCap) -> StoreResult<QuoteOpened>;
 
     /// The quote that is open for this identity, without opening one.
     async fn quote_find(&self, quote: &QuoteIdentity) -> StoreResult<Option<Arc<Payment>>>;
@@ -129,6 +153,18 @@ pub trait PaymentStore: Send + Sync {
 
     /// Makes the chunks of this attempt durable. Must return before `payment_complete` names them.
     async fn result_seal(&self, id: PaymentId, attempt: u32) -> StoreResult<()>;
+
+    /// Takes the one repetition of a completed call whose answer was too large to be kept: one winner over threads and
+    /// nodes, durable before the seller is called again. No money moves and no outcome changes. `false`: it was taken,
+    /// or the result is kept, or its time is over. Rules out a mark that is made when the repetition has ended: a crash
+    /// in between would give a second one.
+    async fn result_resend(&self, id: PaymentId) -> StoreResult<StepOutcome<bool>>;
+
+    /// Gives it back, when not a byte of it had reached the seller. `false`: it was not taken.
+    async fn result_resend_return(&self, id: PaymentId) -> StoreResult<StepOutcome<bool>>;
+
+    /// How much room there is for results: a look, cheap enough for every quote.
+    fn results_room(&self) -> ResultsRoom;
 
     /// Chunk `n` of a completed payment's result (a held one is chunk 0); `None` past its end, or when it is no longer
     /// kept.
