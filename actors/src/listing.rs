@@ -14,15 +14,15 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use storage::{
     QuoteIdentity, QuoteOpened,
-    model::{Payment, PaymentId, Quote},
+    model::{ApiKeyId, Payment, PaymentId, Quote, SpendCap},
 };
 use tokio::sync::oneshot;
 
 pub use circuit::{Circuit, CircuitKnobs, CircuitView};
 pub use gate::{EndpointTerms, Gate, Permit, Terms};
-pub use handle::{Ask, ListingHandle, PaymentFound};
+pub use handle::{Ask, ListingHandle, PaymentFound, not_kept};
 pub(crate) use purchase::release_overdue;
-pub use purchase::{ClaimFound, Entitlement, FreeRight, KeptAnswer, PaymentClaim, ReadyPayment};
+pub use purchase::{ClaimFound, Entitlement, FreeRight, KeptAnswer, PaymentClaim, ReadyPayment, Resend};
 
 use crate::{
     payments::Checked,
@@ -32,8 +32,8 @@ use crate::{
 
 /// What the cold path asks.
 pub(crate) enum Question {
-    /// Make this quote; however many ask for the same identity, one is made.
-    Quote(Box<Quote>, oneshot::Sender<Result<QuoteOpened, Refusal>>),
+    /// Make this quote, within a capped key's day; however many ask for the same identity, one is made.
+    Quote(Box<Quote>, Option<SpendCap>, oneshot::Sender<Result<QuoteOpened, Refusal>>),
     /// Ask the rail until it is final or the time is over; one poll a payment, however many wait.
     Settlement(Arc<Payment>, Duration, oneshot::Sender<Result<Checked, Refusal>>),
     /// Read the settings anew and publish them.
@@ -48,7 +48,8 @@ impl Message for Question {
 pub(crate) struct ListingActor {
     gate: Arc<Gate>,
     world: Arc<World>,
-    quotes: HashMap<QuoteIdentity, Vec<oneshot::Sender<Result<QuoteOpened, Refusal>>>>,
+    /// A capped key's question is its own: what it takes of the key's day nobody else's answer tells.
+    quotes: HashMap<(QuoteIdentity, Option<ApiKeyId>), Vec<oneshot::Sender<Result<QuoteOpened, Refusal>>>>,
     polls: HashMap<PaymentId, Vec<oneshot::Sender<Result<Checked, Refusal>>>>,
 }
 
@@ -57,14 +58,20 @@ impl ListingActor {
         Self { gate, world, quotes: HashMap::new(), polls: HashMap::new() }
     }
 
-    fn quote(&mut self, quote: Quote, reply: oneshot::Sender<Result<QuoteOpened, Refusal>>, ctx: &mut Context<Self>) {
-        let identity = QuoteIdentity::from(&quote);
+    fn quote(
+        &mut self,
+        quote: Quote,
+        cap: Option<SpendCap>,
+        reply: oneshot::Sender<Result<QuoteOpened, Refusal>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let identity = (QuoteIdentity::from(&quote), cap.map(|cap| cap.key));
         let waiting = self.quotes.entry(identity.clone()).or_default();
         waiting.push(reply);
         if waiting.len() > 1 {
             return;
         }
-        let made = make_quote(self.world.clone(), quote).into_actor(self).map(move |made, actor, _| {
+        let made = make_quote(self.world.clone(), quote, cap).into_actor(self).map(move |made, actor, _| {
             if let Ok(QuoteOpened::Opened(payment) | QuoteOpened::Exists(payment)) = &made
                 && payment.is_open(actor.world.clock.now())
             {
@@ -117,12 +124,16 @@ impl ListingActor {
     }
 }
 
-async fn make_quote(world: Arc<World>, mut quote: Quote) -> Result<QuoteOpened, Refusal> {
+async fn make_quote(world: Arc<World>, mut quote: Quote, cap: Option<SpendCap>) -> Result<QuoteOpened, Refusal> {
     let provider = world.rails.of(quote.rail)?;
     let offered = provider.offer(&quote).await?;
     quote.provider_ref = offered.provider_ref;
     quote.terms = offered.terms;
-    Ok(world.store.quote_open(quote, world.config.payments.open_quotes_max).await?)
+    let open_max = world.config.payments.open_quotes_max;
+    match cap {
+        None => Ok(world.store.quote_open(quote, open_max).await?),
+        Some(cap) => Ok(world.store.quote_open_within(quote, open_max, cap).await?),
+    }
 }
 
 async fn poll_rail(world: Arc<World>, payment: Arc<Payment>, patience: Duration) -> Result<Checked, Refusal> {
@@ -165,7 +176,7 @@ impl Handler<Question> for ListingActor {
     fn handle(&mut self, question: Question, ctx: &mut Self::Context) {
         self.world.count_message();
         match question {
-            Question::Quote(quote, reply) => self.quote(*quote, reply, ctx),
+            Question::Quote(quote, cap, reply) => self.quote(*quote, cap, reply, ctx),
             Question::Settlement(payment, patience, reply) => self.settlement(payment, patience, reply, ctx),
             Question::Refresh(reply) => self.refresh(reply, ctx),
         }

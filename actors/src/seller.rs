@@ -110,6 +110,9 @@ pub trait SellerBody: Send + Sync {
     /// # Errors
     /// `TimedOut` when it stalls, `Broken` when it ends early or is framed wrongly.
     async fn chunk(&mut self) -> Result<Option<Bytes>, SellerFault>;
+
+    /// Gives the seller so much more time: the buyer held it up.
+    fn extend(&mut self, _by: Duration) {}
 }
 
 /// Sends a request to a seller: the same way for calls and for tests of an endpoint.

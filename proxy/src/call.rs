@@ -66,7 +66,7 @@ impl Gateway {
             body_sha256: body.sha256,
             body_bytes: body.bytes.len() as u64,
             payment_id: wishes.payment_id,
-            idempotency_key: wishes.idempotency_key.filter(|_| !listing.is_free()),
+            idempotency_key: wishes.idempotency_key,
             origin_currency: wishes.origin_currency,
             max_price: wishes.max_price,
             wait: wishes.wait,
@@ -78,8 +78,20 @@ impl Gateway {
             PaymentFound::Pending(payment, after) => return Ok(pending(&payment, after, trace)),
             PaymentFound::None if listing.is_free() => {
                 let permit = listing.admit_free(&caller).await?; // 8, 11
-                let right = self.actors.free_right(&permit, &caller, ask.body_bytes);
-                (permit, Entitlement::Free(right))
+                match listing.claim_free(&ask, &permit).await? {
+                    Some(ClaimFound::Claim(claim)) => (permit, Entitlement::Paid(claim)), // 12, with a key
+                    Some(ClaimFound::Replay(payment)) => return self.replay(&payment, out, trace).await,
+                    None => {
+                        let right = self.actors.free_right(&permit, &caller, ask.body_bytes);
+                        (permit, Entitlement::Free(right))
+                    }
+                }
+            }
+            PaymentFound::Unkept(payment) => {
+                trace.is_request(payment.quote.gateway_request_id(), 0);
+                let permit = listing.admit_again(&payment).await?; // 11
+                let right = listing.resend(&permit, &payment).await?; // 12: once
+                (permit, Entitlement::Again(right))
             }
             PaymentFound::None => return Err(listing.offer(&ask).await), // 8, 9: the 402
             PaymentFound::Settled(ready) => {
@@ -95,7 +107,7 @@ impl Gateway {
         trace.is_request(right.request_id(), right.attempt());
         trace.spent_on(Phase::Store);
         let seller = self.forward(&permit, &right, &caller, &body, &wishes).await; // 13
-        self.finish(permit, right, seller, out, trace).await
+        self.finish(permit, right, seller, &wishes, out, trace).await
     }
 }
 
@@ -107,6 +119,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) max_price: Option<Micros>,
     pub(crate) wait: Duration,
     pub(crate) traceparent: Option<&'a str>,
+    /// Events may be passed on as they come.
+    pub(crate) takes_events: bool,
     pub(crate) accept: &'static str,
 }
 
@@ -129,9 +143,7 @@ impl<'a> Wishes<'a> {
                 Refusal::from(Code::InvalidRequest).message("X-Crochet-Max-Price-Micros must be a whole number.")
             })?),
         };
-        let wants_events = head
-            .header(Header::Accept)
-            .is_some_and(|accept| accept.split(',').any(|part| part.trim().starts_with("text/event-stream")));
+        let takes_events = head.header(Header::Accept).is_some_and(accepts_events);
         Ok(Self {
             payment_id: head.header(Header::RelayRequestId),
             idempotency_key,
@@ -139,13 +151,26 @@ impl<'a> Wishes<'a> {
             max_price,
             wait: head.header(Header::Prefer).map_or(Duration::ZERO, preferred_wait),
             traceparent: head.header(Header::Traceparent).filter(|text| is_traceparent(text)),
-            accept: if wants_events {
+            takes_events,
+            accept: if takes_events {
                 "text/event-stream, application/json;q=0.9"
             } else {
                 "application/json, */*;q=0.1"
             },
         })
     }
+}
+
+/// Whether `Accept` names streams of events, with another weight than none.
+fn accepts_events(accept: &str) -> bool {
+    accept.split(',').any(|part| {
+        let (essence, parameters) = part.split_once(';').unwrap_or((part, ""));
+        let is_refused = parameters
+            .split(';')
+            .filter_map(|parameter| parameter.trim().strip_prefix("q="))
+            .any(|q| q.bytes().all(|b| matches!(b, b'0' | b'.')));
+        essence.trim().eq_ignore_ascii_case("text/event-stream") && !is_refused
+    })
 }
 
 fn preferred_wait(prefer: &str) -> Duration {
@@ -187,6 +212,16 @@ mod tests {
         assert_eq!(preferred_wait("respond-async, wait=500"), Duration::from_secs(30));
         assert_eq!(preferred_wait("wait=-1"), Duration::ZERO);
         assert_eq!(preferred_wait("handling=strict"), Duration::ZERO);
+    }
+
+    #[test]
+    fn events_are_taken_by_those_who_name_them() {
+        for accept in ["text/event-stream", "application/json, Text/Event-Stream;q=0.5", "text/event-stream; q=1"] {
+            assert!(accepts_events(accept), "{accept}");
+        }
+        for accept in ["", "*/*", "text/*", "text/event-streams", "text/event-stream;q=0", "text/event-stream; q=0.0"] {
+            assert!(!accepts_events(accept), "{accept}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use storage::model::{FeeRate, GatewayRequestId, Micros, ResultEncoding, Split};
 
 pub use crate::json_check::Malformed;
 use crate::{
+    event_check::EventCheck,
     json_check::{JsonCheck, is_json, plain_prefix},
     utf8::Sequence,
 };
@@ -51,6 +52,16 @@ pub fn receipt(facts: &EnvelopeFacts, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"success\":true,\"data\":");
     fields(facts, out);
     out.extend_from_slice(tail());
+}
+
+/// The last event of a stream of events.
+#[must_use]
+pub fn receipt_event(facts: &EnvelopeFacts) -> Vec<u8> {
+    let mut out = Vec::with_capacity(640);
+    out.extend_from_slice(b"event: crochet.receipt\ndata: ");
+    receipt(facts, &mut out);
+    out.extend_from_slice(b"\n\n");
+    out
 }
 
 /// A held answer's bytes as they stand in the envelope, and how. An answer without bytes becomes `null`, and text that
@@ -176,6 +187,24 @@ pub fn encoding_for(status: u16, content_type: &str) -> ResultEncoding {
     if is_json { ResultEncoding::Json } else { ResultEncoding::Text }
 }
 
+/// The same, once an answer's beginning was seen: what says text and is not UTF-8 stands as base64. What turns out so
+/// later only is broken.
+#[must_use]
+pub fn encoding_of_beginning(encoding: ResultEncoding, beginning: &[u8]) -> ResultEncoding {
+    match std::str::from_utf8(beginning) {
+        Err(error) if encoding == ResultEncoding::Text && error.error_len().is_some() => ResultEncoding::Base64,
+        _ => encoding,
+    }
+}
+
+/// Whether this content type is that of a stream of events.
+#[must_use]
+pub fn is_event_stream(content_type: &str) -> bool {
+    let mut parts = content_type.split(';');
+    let essence = parts.next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("text/event-stream") && parts.all(is_unicode_or_no_charset)
+}
+
 fn ends_with(text: &str, suffix: &str) -> bool {
     let start = text.len().checked_sub(suffix.len()).and_then(|start| text.get(start..));
     start.is_some_and(|end| end.eq_ignore_ascii_case(suffix))
@@ -205,6 +234,7 @@ enum Form {
     /// Bytes that wait for a third.
     Base64(Vec<u8>),
     Nothing,
+    Events(EventCheck),
 }
 
 impl Encoder {
@@ -216,6 +246,7 @@ impl Encoder {
             ResultEncoding::Text => Form::Text(None),
             ResultEncoding::Base64 => Form::Base64(Vec::new()),
             ResultEncoding::Nothing => Form::Nothing,
+            ResultEncoding::Events => Form::Events(EventCheck::default()),
         };
         Self { form, begun: false }
     }
@@ -237,9 +268,42 @@ impl Encoder {
                 push_base64(waiting, piece, out);
                 Ok(())
             }
+            Form::Events(check) => {
+                check.feed(piece)?;
+                out.extend_from_slice(piece);
+                Ok(())
+            }
             Form::Nothing if piece.is_empty() => Ok(()),
             Form::Nothing => Err(Malformed),
         }
+    }
+
+    /// As [`Encoder::push`], without a copy where the bytes stand as they came.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is not what the encoding needs.
+    pub fn pass(&mut self, piece: Bytes) -> Result<Bytes, Malformed> {
+        match &mut self.form {
+            Form::Json(check) => check.feed(&piece).map(|()| piece),
+            Form::Events(check) => check.feed(&piece).map(|()| piece),
+            Form::Text(_) | Form::Base64(_) | Form::Nothing => {
+                let mut out = Vec::with_capacity(piece.len() / 2 * 3 + 4);
+                self.push(&piece, &mut out)?;
+                Ok(out.into())
+            }
+        }
+    }
+
+    /// Whether it is a stream of events.
+    #[must_use]
+    pub fn is_events(&self) -> bool {
+        matches!(self.form, Form::Events(_))
+    }
+
+    /// Whether a comment may stand here: between two lines of a stream of events.
+    #[must_use]
+    pub fn is_between_lines(&self) -> bool {
+        matches!(&self.form, Form::Events(check) if check.is_between_lines())
     }
 
     /// Ends the value.
@@ -262,6 +326,10 @@ impl Encoder {
             }
             Form::Nothing => {
                 out.extend_from_slice(b"null");
+                Ok(())
+            }
+            Form::Events(check) => {
+                out.extend_from_slice(check.finish()?);
                 Ok(())
             }
         }

@@ -15,10 +15,11 @@ use storage::model::{CallFacts, FeeRate, KeptResult, Micros, Payment, PaymentSta
 
 use crate::{
     body::Share,
-    call::Answer,
-    envelope::{self, Encoder, EnvelopeFacts, Malformed},
+    call::{Answer, Wishes},
+    envelope::{self, EnvelopeFacts, Malformed},
     gateway::Gateway,
-    reply::{Reply, ReplyHead, ResponseSink},
+    reply::{Reply, ResponseSink},
+    stream::Streaming,
     trace::{Ended, Phase, Trace},
 };
 
@@ -26,6 +27,8 @@ use crate::{
 const CONTENT_TYPE_MAX: usize = 256;
 /// What one more read of a held answer may take of the memory that all share.
 const PIECE: usize = 64 << 10;
+/// Says that the seller was asked once more for an answer that was not kept, and will not be again.
+pub(crate) const RESENT: &str = "X-Crochet-Resent";
 
 /// What a seller's answer turned out to be once it was read up to `hold_bytes`.
 enum Read {
@@ -40,6 +43,7 @@ impl Gateway {
         mut permit: Permit,
         right: Entitlement,
         seller: Result<SellerAnswer, Failure>,
+        wishes: &Wishes<'_>,
         out: &mut S,
         trace: &mut Trace,
     ) -> Result<Answer, Refusal> {
@@ -49,23 +53,34 @@ impl Gateway {
         };
         trace.seller_answered(answer.status);
         let max = permit.endpoint()?.endpoint.limits.max_response_bytes;
+        if wishes.takes_events
+            && envelope::is_event_stream(&answer.content_type)
+            && !is_empty_answer(answer.status, answer.length)
+        {
+            let (encoding, first) = (ResultEncoding::Events, Bytes::new());
+            let streaming = Streaming { permit, right, answer, encoding, first, max };
+            return Box::pin(self.stream(streaming, out, trace)).await;
+        }
         let mut share = Share::new(&self.budget);
+        let encoding = envelope::encoding_for(answer.status, &answer.content_type);
         match self.hold(&mut answer, max, &mut share).await {
             Err(failure) => self.release(permit, right, failure, trace).await,
-            Ok(Read::Whole(raw)) => {
-                match envelope::render(envelope::encoding_for(answer.status, &answer.content_type), &raw) {
-                    Err(Malformed) => {
-                        let failure = Failure::of_body(Code::SellerInvalidResponse, answer.status);
-                        self.release(permit, right, failure, trace).await
-                    }
-                    Ok((encoding, rendered)) => {
-                        permit.record(self.actors.clock().now(), false);
-                        trace.spent_on(Phase::Seller);
-                        self.complete_held(right, &answer, encoding, raw, rendered, trace).await
-                    }
+            Ok(Read::Whole(raw)) => match envelope::render(encoding, &raw) {
+                Err(Malformed) => {
+                    let failure = Failure::of_body(Code::SellerInvalidResponse, answer.status);
+                    self.release(permit, right, failure, trace).await
                 }
+                Ok((encoding, rendered)) => {
+                    permit.record(self.actors.clock().now(), false);
+                    trace.spent_on(Phase::Seller);
+                    self.complete_held(right, &answer, encoding, raw, rendered, trace).await
+                }
+            },
+            Ok(Read::Long(first)) => {
+                let (encoding, first) = (envelope::encoding_of_beginning(encoding, &first), first.freeze());
+                let streaming = Streaming { permit, right, answer, encoding, first, max };
+                Box::pin(self.stream(streaming, out, trace)).await
             }
-            Ok(Read::Long(first)) => self.stream(permit, right, answer, first, max, out, trace).await,
         }
     }
 
@@ -117,40 +132,46 @@ impl Gateway {
         rendered: Bytes,
         trace: &mut Trace,
     ) -> Result<Answer, Refusal> {
-        let (request_id, attempt, charged) = (right.request_id(), right.attempt(), right.charged());
-        let is_paid = matches!(right, Entitlement::Paid(_));
+        let (is_kept, is_again, charged) = (right.is_kept(), right.is_again(), right.charged());
         let result = KeptResult {
             place: ResultPlace::Inline,
             encoding,
             seller_status_code: answer.status,
             content_type: shown_type(&answer.content_type),
             bytes: raw.len() as u64,
-            sha256: if is_paid { Sha256::digest(&raw).into() } else { [0; 32] },
+            sha256: if is_kept { Sha256::digest(&raw).into() } else { [0; 32] },
             kept_until: self.actors.clock().now().plus(self.config.payments.result_ttl),
         };
+        let envelope = self.envelope_of(&right, &result);
         let facts = facts(200, Some(answer.status), None, raw.len() as u64, trace);
-        let kept = KeptAnswer { result: result.clone(), held: is_paid.then(|| rendered.clone()) };
-        let payment = right.complete(facts, kept).await?;
+        right.complete(facts, KeptAnswer { result, held: is_kept.then(|| rendered.clone()) }).await?;
         trace.spent_on(Phase::Store);
-        trace.ended(Ended::Completed, charged);
-        let envelope = match &payment {
-            Some(payment) => paid_envelope(payment, &result),
-            None => EnvelopeFacts {
-                request_id,
-                billable: false,
-                split: FeeRate(self.config.payments.fee_rate_ppm).split(Micros::ZERO),
-                fee_rate: FeeRate(self.config.payments.fee_rate_ppm),
-                seller_status_code: answer.status,
-                content_type: result.content_type,
-                encoding,
-            },
-        };
-        trace.is_request(request_id, attempt);
-        let reply = whole_reply(&envelope, &rendered, is_paid).header("Server-Timing", trace.server_timing());
+        trace.ended(if is_again { Ended::Replayed } else { Ended::Completed }, charged);
+        let mut reply = whole_reply(&envelope, &rendered, is_kept).header("Server-Timing", trace.server_timing());
+        if is_again {
+            reply = reply.header(RESENT, "true");
+        }
         Ok(Answer::Whole(reply))
     }
 
-    async fn release(
+    /// What the envelope says of a call that the seller handled.
+    pub(crate) fn envelope_of(&self, right: &Entitlement, result: &KeptResult) -> EnvelopeFacts {
+        if let Some(payment) = right.payment() {
+            return paid_envelope(payment, result);
+        }
+        let fee_rate = FeeRate(self.config.payments.fee_rate_ppm);
+        EnvelopeFacts {
+            request_id: right.request_id(),
+            billable: false,
+            split: fee_rate.split(Micros::ZERO),
+            fee_rate,
+            seller_status_code: result.seller_status_code,
+            content_type: result.content_type.clone(),
+            encoding: result.encoding,
+        }
+    }
+
+    pub(crate) async fn release(
         &self,
         mut permit: Permit,
         right: Entitlement,
@@ -166,30 +187,37 @@ impl Gateway {
         drop(permit);
         let row = failure.code.row();
         let facts = facts(row.status, failure.seller_status_code, Some(row.code), 0, trace);
-        let state = right.release(facts).await?;
+        let ended = if right.is_again() { Ended::Replayed } else { Ended::Released };
+        let state = right.release(facts, failure.called).await?;
         trace.spent_on(Phase::Store);
-        trace.ended(Ended::Released, Micros::ZERO);
-        Err(with_state(failure.refusal(), state))
+        trace.ended(ended, Micros::ZERO);
+        Err(with_state(failure, state))
     }
 }
 
 /// Where the money is after a failure, and what to do next.
-fn with_state(refusal: Refusal, state: Option<PaymentState>) -> Refusal {
+fn with_state(failure: Failure, state: Option<PaymentState>) -> Refusal {
+    let refusal = failure.refusal();
     match state {
         None => refusal.next_action("retry_same_request"),
         Some(state @ PaymentState::Settled) => refusal
             .payment_state(state)
             .next_action("retry_same_payment")
             .recovery("preserve", vec!["X-Crochet-Relay-Request-Id", "body"]),
+        // The one repetition of a completed call; one that did not reach the seller may be asked for again.
+        Some(state @ PaymentState::Completed) => refusal.payment_state(state).next_action(match failure.called {
+            SellerCalled::No => "retry_same_payment",
+            SellerCalled::Yes | SellerCalled::Unknown => "contact_seller",
+        }),
         Some(state) => refusal.payment_state(state).next_action("request_new_payment"),
     }
 }
 
-async fn next(body: &mut dyn SellerBody, status: u16) -> Result<Option<Bytes>, Failure> {
+pub(crate) async fn next(body: &mut dyn SellerBody, status: u16) -> Result<Option<Bytes>, Failure> {
     body.chunk().await.map_err(|fault| Failure { seller_status_code: Some(status), ..Failure::from(fault) })
 }
 
-fn facts(
+pub(crate) fn facts(
     http_status: u16,
     seller_status_code: Option<u16>,
     code: Option<&'static str>,
@@ -207,14 +235,14 @@ fn facts(
     }
 }
 
-fn shown_type(content_type: &str) -> String {
+pub(crate) fn shown_type(content_type: &str) -> String {
     content_type.chars().filter(|c| !c.is_control()).take(CONTENT_TYPE_MAX).collect()
 }
 
-fn paid_envelope(payment: &Payment, result: &KeptResult) -> EnvelopeFacts {
+pub(crate) fn paid_envelope(payment: &Payment, result: &KeptResult) -> EnvelopeFacts {
     EnvelopeFacts {
         request_id: payment.quote.gateway_request_id(),
-        billable: true,
+        billable: payment.quote.price > Micros::ZERO,
         split: payment.quote.split(),
         fee_rate: payment.quote.fee_rate,
         seller_status_code: result.seller_status_code,
@@ -223,224 +251,10 @@ fn paid_envelope(payment: &Payment, result: &KeptResult) -> EnvelopeFacts {
     }
 }
 
-fn whole_reply(facts: &EnvelopeFacts, rendered: &[u8], is_kept: bool) -> Reply {
+pub(crate) fn whole_reply(facts: &EnvelopeFacts, rendered: &[u8], is_kept: bool) -> Reply {
     Reply::json(200, envelope::enclose(facts, rendered))
         .header("X-Crochet-Request-Id", facts.request_id.to_string())
         .header("X-Crochet-Billable", if facts.billable { "true" } else { "false" })
         .header("X-Crochet-Charged-Micros", facts.split.charged.to_string())
         .header("X-Crochet-Result-Kept", if is_kept { "true" } else { "false" })
-}
-
-/// A stream under way: what was seen, and where it is kept.
-struct Stream {
-    encoder: Encoder,
-    hash: Sha256,
-    raw_bytes: u64,
-    kept_bytes: u64,
-    pieces: u32,
-    keeps: bool,
-    buyer_left: bool,
-}
-
-impl Gateway {
-    /// An answer too large to be held: passed on as it comes, kept on the way, cut when it fails.
-    #[expect(clippy::too_many_arguments, reason = "all that a stream needs, handed over once")]
-    async fn stream<S: ResponseSink>(
-        &self,
-        mut permit: Permit,
-        right: Entitlement,
-        mut answer: SellerAnswer,
-        first: BytesMut,
-        max: u64,
-        out: &mut S,
-        trace: &mut Trace,
-    ) -> Result<Answer, Refusal> {
-        let encoding = envelope::encoding_for(answer.status, &answer.content_type);
-        let content_type = shown_type(&answer.content_type);
-        let charged = right.charged();
-        let fee_rate = match &right {
-            Entitlement::Paid(claim) => claim.payment().quote.fee_rate,
-            Entitlement::Free(_) => FeeRate(self.config.payments.fee_rate_ppm),
-        };
-        let facts = EnvelopeFacts {
-            request_id: right.request_id(),
-            billable: matches!(right, Entitlement::Paid(_)),
-            split: fee_rate.split(charged),
-            fee_rate,
-            seller_status_code: answer.status,
-            content_type: content_type.clone(),
-            encoding,
-        };
-        let mut stream = Stream {
-            encoder: Encoder::new(encoding),
-            hash: Sha256::new(),
-            raw_bytes: 0,
-            kept_bytes: 0,
-            pieces: 0,
-            keeps: matches!(right, Entitlement::Paid(_)),
-            buyer_left: false,
-        };
-        trace.answered(200);
-        let head = ReplyHead::json(200).header("X-Crochet-Request-Id", facts.request_id.to_string());
-        let mut opening = Vec::with_capacity(512);
-        envelope::head(&facts, &mut opening);
-        stream.buyer_left |= out.begin(head).await.is_err() || out.chunk(opening.into()).await.is_err();
-        if let Err(failure) = self.pump(&mut stream, &right, &mut answer, first, max, out).await {
-            out.cut();
-            trace.failed(failure.code);
-            if stream.buyer_left {
-                trace.buyer_left();
-            }
-            // The status is out; what is left to say is in the row.
-            return self.release(permit, right, failure, trace).await.or(Ok(Answer::Streamed));
-        }
-        permit.record(self.actors.clock().now(), false);
-        drop(permit);
-        trace.spent_on(Phase::Seller);
-        let result = KeptResult {
-            place: if stream.keeps { ResultPlace::Chunks } else { ResultPlace::NotKept },
-            encoding,
-            seller_status_code: answer.status,
-            content_type,
-            bytes: stream.raw_bytes,
-            sha256: stream.hash.finalize().into(),
-            kept_until: self.actors.clock().now().plus(self.config.payments.result_ttl),
-        };
-        let row = self::facts(200, Some(answer.status), None, stream.raw_bytes, trace);
-        if right.complete(row, KeptAnswer { result, held: None }).await.is_err() {
-            // Not confirmed: without its tail the answer is not whole, and the same request fetches it.
-            out.cut();
-            return Ok(Answer::Streamed);
-        }
-        trace.spent_on(Phase::Store);
-        trace.ended(Ended::Completed, charged);
-        let tail = Bytes::from_static(envelope::tail());
-        if stream.buyer_left || out.chunk(tail).await.is_err() || out.end().await.is_err() {
-            trace.buyer_left();
-        }
-        Ok(Answer::Streamed)
-    }
-
-    /// Passes the seller's pieces on until its end.
-    async fn pump<S: ResponseSink>(
-        &self,
-        stream: &mut Stream,
-        right: &Entitlement,
-        answer: &mut SellerAnswer,
-        first: BytesMut,
-        max: u64,
-        out: &mut S,
-    ) -> Result<(), Failure> {
-        let broken = Failure::of_body(Code::SellerInvalidResponse, answer.status);
-        let mut next_piece = (!first.is_empty()).then(|| first.freeze());
-        loop {
-            let piece = match next_piece.take() {
-                Some(piece) => piece,
-                None => match next(&mut *answer.body, answer.status).await? {
-                    Some(piece) => piece,
-                    None => break,
-                },
-            };
-            stream.raw_bytes += piece.len() as u64;
-            if stream.raw_bytes > max {
-                return Err(broken);
-            }
-            stream.hash.update(&piece);
-            let mut rendered = Vec::with_capacity(piece.len() * 3 / 2);
-            stream.encoder.push(&piece, &mut rendered).map_err(|_| broken)?;
-            self.pass_on(stream, right, rendered.into(), out).await;
-        }
-        let mut last = Vec::new();
-        stream.encoder.finish(&mut last).map_err(|_| broken)?;
-        self.pass_on(stream, right, last.into(), out).await;
-        if stream.keeps
-            && let Entitlement::Paid(claim) = right
-            && let Err(error) = claim.seal().await
-        {
-            tracing::warn!(payment = %claim.payment().quote.id, %error, "a result could not be kept");
-            stream.keeps = false;
-        }
-        Ok(())
-    }
-
-    /// Keeps a piece, then sends it. A result that cannot be kept is sent all the same; a buyer that left still gets
-    /// it kept.
-    async fn pass_on<S: ResponseSink>(&self, stream: &mut Stream, right: &Entitlement, piece: Bytes, out: &mut S) {
-        if piece.is_empty() {
-            return;
-        }
-        stream.kept_bytes += piece.len() as u64;
-        stream.keeps &= stream.kept_bytes <= self.config.proxy.keep_bytes;
-        if stream.keeps
-            && let Entitlement::Paid(claim) = right
-        {
-            stream.keeps = claim.append(stream.pieces, piece.clone()).await.is_ok();
-            stream.pieces += 1;
-        }
-        if !stream.buyer_left && out.chunk(piece).await.is_err() {
-            stream.buyer_left = true;
-        }
-    }
-
-    /// The stored answer again, equal to the byte. Never a second call.
-    pub(crate) async fn replay<S: ResponseSink>(
-        &self,
-        payment: &Payment,
-        out: &mut S,
-        trace: &mut Trace,
-    ) -> Result<Answer, Refusal> {
-        let attempt = u32::try_from(payment.progress.attempts.len()).unwrap_or(u32::MAX);
-        trace.is_request(payment.quote.gateway_request_id(), attempt);
-        let result = payment.progress.result.as_ref().ok_or(Code::Internal)?;
-        let gone = || {
-            Refusal::from(Code::ResultNotKept)
-                .seller_called(SellerCalled::Yes)
-                .payment_state(payment.progress.state)
-                .detail("bytes", result.bytes)
-                .detail("sha256", hex::encode(result.sha256))
-        };
-        let store = self.actors.store();
-        let first = match result.place {
-            ResultPlace::NotKept => return Err(gone()),
-            ResultPlace::Inline | ResultPlace::Chunks => store.result_read(payment, 0).await?.ok_or_else(gone)?,
-        };
-        trace.ended(Ended::Replayed, Micros::ZERO);
-        let facts = paid_envelope(payment, result);
-        if result.place == ResultPlace::Inline {
-            return Ok(Answer::Whole(whole_reply(&facts, &first, true).header("X-Crochet-Replayed", "true")));
-        }
-        trace.answered(200);
-        let head = ReplyHead::json(200)
-            .header("X-Crochet-Request-Id", facts.request_id.to_string())
-            .header("X-Crochet-Replayed", "true");
-        let mut opening = Vec::with_capacity(512);
-        envelope::head(&facts, &mut opening);
-        if self.replay_chunks(payment, head, opening.into(), first, out).await.is_err() {
-            out.cut();
-            trace.buyer_left();
-        }
-        Ok(Answer::Streamed)
-    }
-
-    async fn replay_chunks<S: ResponseSink>(
-        &self,
-        payment: &Payment,
-        head: ReplyHead,
-        opening: Bytes,
-        first: Bytes,
-        out: &mut S,
-    ) -> anyhow::Result<()> {
-        out.begin(head).await?;
-        out.chunk(opening).await?;
-        let mut piece = Some(first);
-        let mut n = 0;
-        while let Some(bytes) = piece {
-            out.chunk(bytes).await?;
-            n += 1;
-            piece = self.actors.store().result_read(payment, n).await?;
-        }
-        out.chunk(Bytes::from_static(envelope::tail())).await?;
-        out.end().await?;
-        Ok(())
-    }
 }

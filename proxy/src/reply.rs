@@ -79,6 +79,15 @@ impl Reply {
 }
 
 impl ReplyHead {
+    /// The head of a stream of events that no cache keeps.
+    #[must_use]
+    pub fn events(status: u16) -> Self {
+        let mut headers = Vec::with_capacity(8);
+        headers.push(("Content-Type", Cow::Borrowed("text/event-stream")));
+        headers.push(("Cache-Control", Cow::Borrowed("no-store")));
+        Self { status, headers }
+    }
+
     /// The head of a JSON answer that no cache keeps.
     #[must_use]
     pub fn json(status: u16) -> Self {

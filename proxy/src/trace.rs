@@ -30,7 +30,7 @@ pub enum Ended {
     Completed,
     /// The seller did not.
     Released,
-    /// The stored answer was given again.
+    /// An answer was given again: the stored one, or for one that was not kept the seller's second.
     Replayed,
     /// The rail has not settled yet.
     Pending,

@@ -51,7 +51,11 @@ macro_rules! conformance {
                 a_key_reused_for_something_else_is_told,
                 a_key_is_forgotten_after_its_time,
                 open_quotes_are_bounded_per_buyer,
-                an_open_quote_is_found_without_opening_one;
+                an_open_quote_is_found_without_opening_one,
+                a_capped_key_agrees_to_its_cap_and_not_to_more,
+                a_capped_keys_questions_at_once_fit_into_its_cap,
+                a_standing_quote_counts_for_every_capped_key_that_asks,
+                an_expired_unpaid_quote_gives_back_and_late_money_takes_again;
             payments:
                 a_paid_call_from_quote_to_result,
                 one_claim_of_many_wins,
@@ -74,7 +78,10 @@ macro_rules! conformance {
                 a_chunked_result_round_trips,
                 an_empty_result_is_empty,
                 results_end_with_their_time,
-                chunks_out_of_order_are_refused;
+                chunks_out_of_order_are_refused,
+                a_result_that_was_not_kept_is_sent_again_once,
+                a_repetition_that_did_not_reach_the_seller_comes_back,
+                nothing_else_is_sent_again;
             history:
                 both_parties_see_the_call_while_it_runs_and_after,
                 pages_stay_where_they_were_while_rows_are_added,

@@ -4,15 +4,18 @@
 use std::{sync::Arc, time::Duration};
 
 use storage::{
-    QuoteIdentity, QuoteOpened, SettleOutcome,
-    model::{FeeRate, ListingStatus, Micros, OriginCurrency, Payment, PaymentId, PaymentState, Quote, Settled},
+    QuoteIdentity, QuoteOpened, ResultsRoom, SettleOutcome, StepOutcome,
+    model::{
+        Day, Evidence, FeeRate, ListingStatus, Micros, OriginCurrency, Payment, PaymentId, PaymentState, Quote, Rail,
+        ResultPlace, Settled, SpendCap, UnixMillis,
+    },
 };
 
 use super::{
     Question, ask,
     flights::Flight,
     gate::{Gate, Permit, Terms},
-    purchase::ReadyPayment,
+    purchase::{ClaimFound, ReadyPayment, Resend},
 };
 use crate::{
     keys::Caller,
@@ -47,6 +50,8 @@ pub enum PaymentFound {
     None,
     /// The call was completed before: its stored answer, and nothing else.
     Replay(Arc<Payment>),
+    /// It was, and its answer was too large to be kept: the seller may be asked for it once more.
+    Unkept(Arc<Payment>),
     /// The rail has not settled it: ask again after so long.
     Pending(Arc<Payment>, Duration),
     /// The money is there, and nobody else on this node is using it.
@@ -104,7 +109,7 @@ impl ListingHandle {
             // The flight first, the look second: what is read before it is taken may be old by then.
             let flight = self.gate.flights.take(id);
             let payment = self.find(ask).await?.ok_or(Code::PaymentNotFound)?;
-            if let Some(found) = ended(&payment)? {
+            if let Some(found) = ended(&payment, self.world.clock.now())? {
                 return Ok(found);
             }
             match flight {
@@ -145,6 +150,10 @@ impl ListingHandle {
         if payment.quote.listing != self.gate.id() || payment.quote.body_sha256 != ask.body_sha256 {
             return Err(Code::IdempotencyKeyReused.into());
         }
+        // Begun, and not settled because the process died there.
+        if payment.quote.rail == Rail::Free {
+            return Ok(Some(payment));
+        }
         // Unpaid: the same offer again, unless the rail knows of money that nobody has told us of.
         let unpaid = matches!(payment.progress.state, PaymentState::Quoted | PaymentState::Pending);
         if unpaid && !matches!(self.rail_says(&payment, Duration::ZERO).await?, Checked::Settled(_)) {
@@ -172,6 +181,10 @@ impl ListingHandle {
             return Ok(ready(payment, None));
         }
         let now = self.world.clock.now();
+        if payment.quote.rail == Rail::Free {
+            let evidence = paid_by_nothing(payment.quote.id, now);
+            return Ok(ready(payment, Some(evidence)));
+        }
         match self.rail_says(&payment, ask.wait).await? {
             Checked::Settled(record) => {
                 let payee = self.world.rails.of(payment.quote.rail)?.payee();
@@ -232,12 +245,7 @@ impl ListingHandle {
         let now = self.world.clock.now();
         self.gate.look(&self.terms, ask.caller, now)?;
         let price = self.terms.listing.price;
-        if ask.max_price.is_some_and(|max| price > max) {
-            return Err(Refusal::from(Code::PriceAboveMaximum).detail("price_micros", price.0));
-        }
-        if ask.caller.key.max_price.is_some_and(|max| price > max) {
-            return Err(Refusal::from(Code::SpendLimitExceeded).detail("price_micros", price.0));
-        }
+        check_price(ask, price)?;
         let currency = match ask.origin_currency {
             Some(name) => OriginCurrency::named(name).ok_or_else(unknown_currency)?,
             None => ask.caller.default_currency,
@@ -251,25 +259,40 @@ impl ListingHandle {
             currency,
             idempotency_key: ask.idempotency_key.map(str::to_string),
         };
-        if let Some(quote) = self.gate.open_quote(&identity, now)
+        let cap = ask.caller.key.daily_spend.map(|max| SpendCap { key: ask.caller.key.id, max });
+        // What a capped key may still agree to only the store can tell.
+        if cap.is_none()
+            && let Some(quote) = self.gate.open_quote(&identity, now)
             && code == Code::PaymentRequired
         {
+            check_price(ask, quote.payment.quote.price)?;
             let refusal = Refusal::from(code).payment_state(quote.payment.progress.state);
             return Ok(refusal.prepared(quote.offer));
         }
-        let payment = self.make_quote(identity, price, provider.rail()).await?;
+        self.check_room(&identity).await?;
+        let payment = self.make_quote(self.new_quote(identity, price, provider.rail()), cap).await?;
+        // One that stands was made at the price of its time.
+        check_price(ask, payment.quote.price)?;
         Ok(self.world.rails.offer(&payment).because(code))
     }
 
-    async fn make_quote(
-        &self,
-        identity: QuoteIdentity,
-        price: Micros,
-        rail: storage::model::Rail,
-    ) -> Result<Arc<Payment>, Refusal> {
+    /// What is sold must find room for its result; a quote that stands was sold already.
+    async fn check_room(&self, identity: &QuoteIdentity) -> Result<(), Refusal> {
+        if self.world.store.results_room() != ResultsRoom::Exceeded {
+            return Ok(());
+        }
+        match self.world.store.quote_find(identity).await? {
+            Some(_) => Ok(()),
+            None => Err(Refusal::from(Code::Overloaded)
+                .message("The gateway has no room for more results and sells no calls until it has.")
+                .retry_after(Duration::from_secs(60))),
+        }
+    }
+
+    fn new_quote(&self, identity: QuoteIdentity, price: Micros, rail: Rail) -> Quote {
         let now = self.world.clock.now();
         let knobs = &self.world.config.payments;
-        let quote = Quote {
+        Quote {
             id: PaymentId::mint(now),
             buyer: identity.buyer,
             seller: self.terms.listing.seller,
@@ -284,21 +307,92 @@ impl ListingHandle {
             idempotency_key: identity.idempotency_key,
             created_at: now,
             expires_at: now.plus(knobs.quote_ttl),
-        };
-        let question = |reply| Question::Quote(Box::new(quote.clone()), reply);
+        }
+    }
+
+    async fn make_quote(&self, quote: Quote, cap: Option<SpendCap>) -> Result<Arc<Payment>, Refusal> {
+        let question = |reply| Question::Quote(Box::new(quote.clone()), cap, reply);
         match ask(&self.world, &self.gate, question).await?? {
             QuoteOpened::Opened(payment) => {
-                metrics::counter!("crochet_payments_total", "provider" => rail.name(), "result" => "quoted")
+                metrics::counter!("crochet_payments_total", "provider" => quote.rail.name(), "result" => "quoted")
                     .increment(1);
                 Ok(payment)
             }
             QuoteOpened::Exists(payment) => Ok(payment),
             QuoteOpened::KeyReused(_) => Err(Code::IdempotencyKeyReused.into()),
-            QuoteOpened::TooManyOpen => {
-                let limit = knobs.open_quotes_max;
-                let after = Duration::from_secs(60);
-                Err(Refusal::from(Code::TooManyOpenQuotes).detail("open_quotes_max", limit).retry_after(after))
+            QuoteOpened::TooManyOpen => Err(self.too_many_open()),
+            QuoteOpened::OverCap { spent } => Err(over_cap(&quote, cap, spent)),
+        }
+    }
+
+    fn too_many_open(&self) -> Refusal {
+        let limit = self.world.config.payments.open_quotes_max;
+        let after = Duration::from_secs(60);
+        Refusal::from(Code::TooManyOpenQuotes).detail("open_quotes_max", limit).retry_after(after)
+    }
+
+    /// Row 12 for a call to a free listing with an `Idempotency-Key`: a purchase for nothing, durable like any other,
+    /// so that the key finds its result again. `None` without a key: such a call claims nothing.
+    ///
+    /// # Errors
+    /// `IdempotencyKeyReused`, `PaymentInProgress`, `TooManyOpenQuotes`, `Overloaded`, `StoreUnavailable`; a 402 when
+    /// the key names a quote of the time when the listing had a price.
+    pub async fn claim_free(&self, ask: &Ask<'_>, permit: &Permit) -> Result<Option<ClaimFound>, Refusal> {
+        let Some(key) = ask.idempotency_key else { return Ok(None) };
+        let identity = QuoteIdentity {
+            buyer: ask.caller.profile.id,
+            listing: self.gate.id(),
+            body_sha256: ask.body_sha256,
+            currency: ask.caller.default_currency,
+            idempotency_key: Some(key.to_string()),
+        };
+        self.check_room(&identity).await?;
+        let quote = self.new_quote(identity, Micros::ZERO, Rail::Free);
+        // Nobody else knows the id yet.
+        let flight = self.gate.flights.take(quote.id).map_err(|_| in_progress(PaymentState::Quoted))?;
+        match self.world.store.quote_open(quote, self.world.config.payments.open_quotes_max).await? {
+            QuoteOpened::Opened(payment) => {
+                let evidence = paid_by_nothing(payment.quote.id, self.world.clock.now());
+                let (world, gate) = (self.world.clone(), self.gate.clone());
+                let ready = ReadyPayment::new(world, gate, payment, Some(evidence), flight);
+                ready.settle_and_claim(permit, ask.body_bytes).await.map(Some)
             }
+            QuoteOpened::Exists(payment) if payment.quote.rail != Rail::Free => Err(self.world.rails.offer(&payment)),
+            // Another request with the key was first.
+            QuoteOpened::Exists(_) => match self.payment(ask).await? {
+                PaymentFound::Replay(payment) => Ok(Some(ClaimFound::Replay(payment))),
+                PaymentFound::Settled(ready) => ready.settle_and_claim(permit, ask.body_bytes).await.map(Some),
+                PaymentFound::Unkept(payment) | PaymentFound::Pending(payment, _) => {
+                    Err(in_progress(payment.progress.state))
+                }
+                PaymentFound::None => Err(in_progress(PaymentState::Quoted)),
+            },
+            QuoteOpened::KeyReused(_) => Err(Code::IdempotencyKeyReused.into()),
+            QuoteOpened::TooManyOpen | QuoteOpened::OverCap { .. } => Err(self.too_many_open()),
+        }
+    }
+
+    /// Row 11 for the one repetition of a call whose answer was not kept. What can not be admitted now is not taken.
+    ///
+    /// # Errors
+    /// As the gate says; `ResultNotKept` when the listing is no longer active.
+    pub async fn admit_again(&self, payment: &Payment) -> Result<Permit, Refusal> {
+        if self.terms.listing.status != ListingStatus::Active {
+            return Err(not_kept(payment));
+        }
+        let admitted = self.gate.admit(self.terms.clone(), payment.quote.buyer, self.world.clock.now()).await;
+        admitted.map_err(|refusal| refusal.payment_state(payment.progress.state).next_action("retry_same_payment"))
+    }
+
+    /// Row 12 for it: durable before the seller is asked, so that nothing gives a second one.
+    ///
+    /// # Errors
+    /// `ResultNotKept` when it was taken before; `StoreUnavailable`, and then it may have been.
+    pub async fn resend(&self, _permit: &Permit, payment: &Payment) -> Result<Resend, Refusal> {
+        match self.world.store.result_resend(payment.quote.id).await? {
+            StepOutcome::Step(true, payment) => Ok(Resend::new(self.world.clone(), payment)),
+            StepOutcome::Step(false, payment) => Err(not_kept(&payment)),
+            StepOutcome::NotFound => Err(Code::PaymentNotFound.into()),
         }
     }
 
@@ -335,8 +429,9 @@ impl ListingHandle {
 }
 
 /// What a payment in a final state means for the request; `None` when it can still buy its call.
-fn ended(payment: &Arc<Payment>) -> Result<Option<PaymentFound>, Refusal> {
+fn ended(payment: &Arc<Payment>, now: UnixMillis) -> Result<Option<PaymentFound>, Refusal> {
     match payment.progress.state {
+        PaymentState::Completed if is_unkept(payment, now) => Ok(Some(PaymentFound::Unkept(payment.clone()))),
         PaymentState::Completed => Ok(Some(PaymentFound::Replay(payment.clone()))),
         state @ (PaymentState::Owed | PaymentState::Refunding | PaymentState::Refunded) => {
             Err(Refusal::from(Code::PaymentClosed).payment_state(state))
@@ -345,12 +440,64 @@ fn ended(payment: &Arc<Payment>) -> Result<Option<PaymentFound>, Refusal> {
     }
 }
 
+/// Its answer was not kept, and its seller was not asked for it again.
+pub(crate) fn is_unkept(payment: &Payment, now: UnixMillis) -> bool {
+    let result = payment.progress.result.as_ref();
+    result.is_some_and(|result| result.place == ResultPlace::NotKept && now < result.kept_until)
+}
+
+/// The call is done and paid for, and its answer cannot be had again; its size and digest can.
+#[must_use]
+pub fn not_kept(payment: &Payment) -> Refusal {
+    let refusal =
+        Refusal::from(Code::ResultNotKept).seller_called(SellerCalled::Yes).payment_state(payment.progress.state);
+    match &payment.progress.result {
+        Some(result) => refusal.detail("bytes", result.bytes).detail("sha256", hex::encode(result.sha256)),
+        None => refusal,
+    }
+}
+
+/// What settles a price of nothing.
+fn paid_by_nothing(id: PaymentId, now: UnixMillis) -> Evidence {
+    let proof_key = format!("free:{id}");
+    Evidence { proof_key, rail: Rail::Free, reference: String::new(), amount: Micros::ZERO, recorded_at: now }
+}
+
 /// Somebody is using the payment; whether its seller was called yet cannot be told.
 pub(crate) fn in_progress(state: PaymentState) -> Refusal {
     Refusal::from(Code::PaymentInProgress)
         .payment_state(state)
         .seller_called(SellerCalled::Unknown)
         .retry_after(Duration::from_secs(1))
+}
+
+/// Neither the buyer nor its key agrees to more than they said.
+fn check_price(ask: &Ask<'_>, price: Micros) -> Result<(), Refusal> {
+    if let Some(max) = ask.max_price
+        && price > max
+    {
+        let refusal = Refusal::from(Code::PriceAboveMaximum).detail("price_micros", price.0);
+        return Err(refusal.detail("max_price_micros", max.0));
+    }
+    match ask.caller.key.max_price {
+        Some(max) if price > max => Err(Refusal::from(Code::SpendLimitExceeded)
+            .detail("limit", "max_price_micros")
+            .detail("price_micros", price.0)
+            .detail("max_price_micros", max.0)),
+        _ => Ok(()),
+    }
+}
+
+/// The key has agreed to too much on this day.
+fn over_cap(quote: &Quote, cap: Option<SpendCap>, spent: Micros) -> Refusal {
+    let tomorrow = UnixMillis(u64::from(Day::of(quote.created_at).0 + 1) * 86_400_000);
+    Refusal::from(Code::SpendLimitExceeded)
+        .message("The API key has agreed to as much as it may today.")
+        .detail("limit", "daily_spend_micros")
+        .detail("price_micros", quote.price.0)
+        .detail("daily_spend_micros", cap.map_or(0, |cap| cap.max.0))
+        .detail("spent_micros", spent.0)
+        .detail("resets_at", tomorrow.to_string())
 }
 
 fn unknown_currency() -> Refusal {

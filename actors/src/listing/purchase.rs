@@ -15,7 +15,7 @@ use storage::{
 use super::{
     flights::Flight,
     gate::{Gate, Permit},
-    handle::in_progress,
+    handle::{in_progress, is_unkept},
 };
 use crate::{
     refusal::{Code, Refusal, SellerCalled},
@@ -101,6 +101,10 @@ impl ReadyPayment {
         };
         match claimed {
             Claimed::Won(claim) => Ok(ClaimFound::Claim(PaymentClaim::new(self, payment, claim))),
+            // Asked again, it is found as what it is.
+            Claimed::Completed if is_unkept(&payment, self.world.clock.now()) => {
+                Err(in_progress(payment.progress.state))
+            }
             Claimed::Completed => Ok(ClaimFound::Replay(payment)),
             Claimed::Held(_) => Err(in_progress(payment.progress.state)),
             Claimed::NotSettled | Claimed::Closed => {
@@ -378,21 +382,70 @@ impl FreeRight {
     }
 }
 
+/// The right to send a completed call to its seller once more, for nothing: its answer was too large to be kept. It
+/// was taken for good; only when not a byte has reached the seller it is given back.
+pub struct Resend {
+    world: Arc<World>,
+    payment: Arc<Payment>,
+}
+
+impl Resend {
+    pub(crate) fn new(world: Arc<World>, payment: Arc<Payment>) -> Self {
+        Self { world, payment }
+    }
+
+    async fn end(self, called: SellerCalled) -> PaymentState {
+        let id = self.payment.quote.id;
+        if called == SellerCalled::No
+            && let Err(error) = self.world.store.result_resend_return(id).await
+        {
+            tracing::warn!(payment = %id, %error, "a repetition that did not reach the seller is spent");
+        }
+        self.payment.progress.state
+    }
+}
+
 /// What entitles a call to reach the seller: money that was claimed, or a listing that asks for none.
 pub enum Entitlement {
     /// A paid call.
     Paid(PaymentClaim),
     /// A free one.
     Free(FreeRight),
+    /// A completed one, once more.
+    Again(Resend),
 }
 
 impl Entitlement {
+    /// The payment; `None` for a free call.
+    #[must_use]
+    pub fn payment(&self) -> Option<&Payment> {
+        match self {
+            Self::Paid(claim) => Some(&claim.payment),
+            Self::Free(_) => None,
+            Self::Again(resend) => Some(&resend.payment),
+        }
+    }
+
+    /// Whether what the seller answers is the call's result, to be kept.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        matches!(self, Self::Paid(_))
+    }
+
+    /// Whether the call was completed before.
+    #[must_use]
+    pub fn is_again(&self) -> bool {
+        matches!(self, Self::Again(_))
+    }
+
     /// The id that the seller sees.
     #[must_use]
     pub fn request_id(&self) -> GatewayRequestId {
         match self {
-            Self::Paid(claim) => claim.payment.quote.gateway_request_id(),
             Self::Free(right) => right.id,
+            Self::Paid(PaymentClaim { payment, .. }) | Self::Again(Resend { payment, .. }) => {
+                payment.quote.gateway_request_id()
+            }
         }
     }
 
@@ -402,6 +455,10 @@ impl Entitlement {
         match self {
             Self::Paid(claim) => claim.claim.attempt,
             Self::Free(_) => 1,
+            // It has no row: to the seller it is one more attempt.
+            Self::Again(resend) => {
+                u32::try_from(resend.payment.progress.attempts.len()).unwrap_or(u32::MAX).saturating_add(1)
+            }
         }
     }
 
@@ -410,7 +467,7 @@ impl Entitlement {
     pub fn charged(&self) -> Micros {
         match self {
             Self::Paid(claim) => claim.payment.quote.price,
-            Self::Free(_) => Micros::ZERO,
+            Self::Free(_) | Self::Again(_) => Micros::ZERO,
         }
     }
 
@@ -425,20 +482,22 @@ impl Entitlement {
                 right.finish(AttemptStatus::Completed, facts).await;
                 Ok(None)
             }
+            Self::Again(resend) => Ok(Some(resend.payment)),
         }
     }
 
-    /// It did not. Returns where the money is; `None` for a free call.
+    /// It did not, `called` or not. Returns where the money is; `None` for a free call.
     ///
     /// # Errors
     /// As [`PaymentClaim::complete`].
-    pub async fn release(self, facts: CallFacts) -> Result<Option<PaymentState>, Refusal> {
+    pub async fn release(self, facts: CallFacts, called: SellerCalled) -> Result<Option<PaymentState>, Refusal> {
         match self {
             Self::Paid(claim) => claim.release(facts).await.map(|payment| Some(payment.progress.state)),
             Self::Free(right) => {
                 right.finish(AttemptStatus::Released, facts).await;
                 Ok(None)
             }
+            Self::Again(resend) => Ok(Some(resend.end(called).await)),
         }
     }
 }

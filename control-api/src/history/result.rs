@@ -31,7 +31,7 @@ impl ResultView {
     pub(crate) async fn of(door: &Door, id: PaymentId, now: UnixMillis) -> Result<Option<Self>, Refusal> {
         let Some(payment) = door.store.payment_get(id).await? else { return Ok(None) };
         let Some(result) = payment.progress.result.clone() else { return Ok(None) };
-        let is_kept = result.place != ResultPlace::NotKept && now < result.kept_until;
+        let is_kept = !matches!(result.place, ResultPlace::NotKept | ResultPlace::Resent) && now < result.kept_until;
         let is_shown = is_kept && result.bytes <= SHOWN_MAX as u64;
         let kept = if is_shown { read_whole(door, &payment).await? } else { None };
         let encoding = if result.encoding == ResultEncoding::Base64 { Some("base64") } else { None };
@@ -43,7 +43,10 @@ impl ResultView {
             kept_until: is_kept.then_some(Shown(result.kept_until)),
             is_kept,
             seller_response_encoding: encoding,
-            seller_response: kept.and_then(as_json),
+            seller_response: match result.encoding {
+                ResultEncoding::Events => kept.and_then(as_text),
+                _ => kept.and_then(as_json),
+            },
         }))
     }
 }
@@ -68,6 +71,11 @@ fn as_json(kept: Vec<u8>) -> Option<Box<RawValue>> {
     RawValue::from_string(text.trim().into()).ok()
 }
 
+/// Events are kept as they came, and shown as one text.
+fn as_text(kept: Vec<u8>) -> Option<Box<RawValue>> {
+    RawValue::from_string(serde_json::to_string(&String::from_utf8(kept).ok()?).ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +86,8 @@ mod tests {
         assert_eq!(shown(b" {\"a\": 1.0}\n"), Some("{\"a\": 1.0}".into()));
         assert_eq!(shown("\"ä\\\"\"".as_bytes()), Some("\"ä\\\"\"".into()));
         assert_eq!(shown(b"null"), Some("null".into()));
+        let events = as_text(b"data: 1\n\n".to_vec()).map(|value| value.get().to_string());
+        assert_eq!(events, Some(r#""data: 1\n\n""#.into()));
         for broken in [&b"{"[..], b"", b"\xff", b"{} {}"] {
             assert_eq!(shown(broken), None);
         }

@@ -309,4 +309,8 @@ impl SellerBody for AnswerBody {
         }
         next
     }
+
+    fn extend(&mut self, by: Duration) {
+        self.deadline += by;
+    }
 }

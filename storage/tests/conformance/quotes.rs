@@ -6,7 +6,7 @@ use storage::{QuoteIdentity, QuoteOpened, SettleOutcome, StepOutcome, model::*};
 
 use crate::{
     race,
-    support::{Bench, HOUR, SECOND, answer, facts, kept},
+    support::{Bench, DAY, HOUR, SECOND, answer, facts, kept, until},
 };
 
 /// The same question again, as a second request would ask it.
@@ -189,4 +189,90 @@ pub async fn an_open_quote_is_found_without_opening_one(bench: Bench) {
         bench.settle(&payment, payment.quote.price, None).await;
         assert!(bench.store.quote_find(&identity).await.expect("find").is_none());
     }
+}
+
+const PRICE: i64 = 1_000_000;
+
+fn cap(bench: &Bench, quotes: i64) -> SpendCap {
+    SpendCap { key: ApiKeyId::mint(bench.now()), max: Micros(quotes * PRICE) }
+}
+
+fn over_cap(found: QuoteOpened) -> Micros {
+    match found {
+        QuoteOpened::OverCap { spent } => spent,
+        other => panic!("within the cap: {other:?}"),
+    }
+}
+
+async fn ask(bench: &Bench, quote: Quote, cap: SpendCap) -> QuoteOpened {
+    bench.store.quote_open_within(quote, 1000, cap).await.expect("open")
+}
+
+pub async fn a_capped_key_agrees_to_its_cap_and_not_to_more(mut bench: Bench) {
+    let (buyer, cap, other) = (bench.profile(), cap(&bench, 2), cap(&bench, 1));
+    let first = bench.quote(buyer, bench.profile());
+    opened(ask(&bench, first.clone(), cap).await);
+    let same = Quote { id: PaymentId::mint(bench.now()), ..first.clone() };
+    assert_eq!(exists(ask(&bench, same.clone(), cap).await), first.id, "asked again it counts once");
+    let second = opened(ask(&bench, bench.quote(buyer, bench.profile()), cap).await);
+    let refused = bench.quote(buyer, bench.profile());
+    assert_eq!(over_cap(ask(&bench, refused.clone(), cap).await), Micros(2 * PRICE));
+    assert!(bench.store.payment_get(refused.id).await.expect("read").is_none(), "nothing was opened");
+    bench.reopen().await;
+    assert_eq!(exists(ask(&bench, same, cap).await), first.id, "what it agreed to stands");
+    over_cap(ask(&bench, bench.quote(buyer, bench.profile()), cap).await);
+    opened(ask(&bench, bench.quote(buyer, bench.profile()), other).await);
+    let paid = bench.get(second).await;
+    bench.settle(&paid, paid.quote.price, None).await;
+    over_cap(ask(&bench, bench.quote(buyer, bench.profile()), cap).await);
+    bench.pass(DAY);
+    opened(ask(&bench, bench.quote(buyer, bench.profile()), cap).await);
+}
+
+pub async fn a_capped_keys_questions_at_once_fit_into_its_cap(bench: Bench) {
+    let (buyer, cap) = (bench.profile(), cap(&bench, 5));
+    let store = Arc::clone(&bench.store);
+    let quotes: Arc<Vec<Quote>> = Arc::new((0..crate::RACERS).map(|_| bench.quote(buyer, bench.profile())).collect());
+    let found = race(|n| {
+        let (store, quote) = (Arc::clone(&store), quotes[n].clone());
+        async move { matches!(store.quote_open_within(quote, 1000, cap).await, Ok(QuoteOpened::Opened(_))) }
+    });
+    assert_eq!(found.await.into_iter().filter(|opened| *opened).count(), 5);
+}
+
+pub async fn a_standing_quote_counts_for_every_capped_key_that_asks(bench: Bench) {
+    let (buyer, narrow, wide) = (bench.profile(), cap(&bench, 0), cap(&bench, 1));
+    let standing = bench.open_quote(bench.quote(buyer, bench.profile())).await;
+    over_cap(ask(&bench, again(&bench, &standing), narrow).await);
+    assert_eq!(exists(ask(&bench, again(&bench, &standing), wide).await), standing.quote.id);
+    over_cap(ask(&bench, bench.quote(buyer, bench.profile()), wide).await);
+    let full = bench.store.quote_open_within(bench.quote(buyer, buyer), 1, wide).await;
+    assert!(matches!(full, Ok(QuoteOpened::TooManyOpen)), "{full:?}");
+}
+
+pub async fn an_expired_unpaid_quote_gives_back_and_late_money_takes_again(bench: Bench) {
+    let (buyer, cap) = (bench.profile(), cap(&bench, 2));
+    let unpaid = opened(ask(&bench, bench.quote(buyer, bench.profile()), cap).await);
+    let paid = opened(ask(&bench, bench.quote(buyer, bench.profile()), cap).await);
+    let settled = bench.get(paid).await;
+    bench.settle(&settled, settled.quote.price, None).await;
+    bench.pass(900 * SECOND);
+    let mut given = None;
+    until("what was not paid for is given back", async || {
+        let quote = bench.quote(buyer, bench.profile());
+        match ask(&bench, quote, cap).await {
+            QuoteOpened::Opened(payment) => given = Some(payment),
+            found => drop(over_cap(found)),
+        }
+        given.is_some()
+    })
+    .await;
+    // What was paid for is not.
+    assert_eq!(over_cap(ask(&bench, bench.quote(buyer, bench.profile()), cap).await), Micros(2 * PRICE));
+    let late = bench.get(unpaid).await;
+    assert!(matches!(bench.settle(&late, late.quote.price, None).await, SettleOutcome::Recorded { .. }));
+    assert_eq!(over_cap(ask(&bench, bench.quote(buyer, bench.profile()), cap).await), Micros(3 * PRICE));
+    let late = bench.get(given.expect("given").quote.id).await;
+    bench.settle(&late, late.quote.price, None).await;
+    assert_eq!(over_cap(ask(&bench, bench.quote(buyer, bench.profile()), cap).await), Micros(3 * PRICE), "in time");
 }

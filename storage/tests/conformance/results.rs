@@ -1,9 +1,14 @@
 //! Results: held ones with the payment, larger ones in chunks.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use storage::{StepOutcome, model::*};
 
-use crate::support::{Bench, HOUR, answer, facts, kept};
+use crate::{
+    race,
+    support::{Bench, HOUR, answer, facts, kept},
+};
 
 async fn complete(bench: &Bench, id: PaymentId, claim: Claim, result: KeptResult, held: Option<Bytes>) {
     let done = bench.store.payment_complete(id, claim, facts(200), result, held).await;
@@ -88,4 +93,64 @@ pub async fn chunks_out_of_order_are_refused(bench: Bench) {
     assert!(bench.store.result_append(id, 7, 0, chunk.clone()).await.is_err(), "no such attempt");
     assert!(bench.store.result_append(PaymentId::mint(bench.now()), 1, 0, chunk).await.is_err(), "no such payment");
     assert!(bench.store.result_seal(id, 7).await.is_err());
+}
+
+async fn unkept(bench: &Bench) -> Arc<Payment> {
+    let (payment, claim) = bench.claimed(bench.quote(bench.profile(), bench.profile())).await;
+    let id = payment.quote.id;
+    complete(bench, id, claim, kept(ResultPlace::NotKept, b"too large", bench.now()), None).await;
+    bench.get(id).await
+}
+
+async fn resend(bench: &Bench, id: PaymentId) -> bool {
+    match bench.store.result_resend(id).await.expect("the store answers") {
+        StepOutcome::Step(taken, _) => taken,
+        StepOutcome::NotFound => panic!("not found"),
+    }
+}
+
+pub async fn a_result_that_was_not_kept_is_sent_again_once(mut bench: Bench) {
+    let before = unkept(&bench).await;
+    let id = before.quote.id;
+    let store = Arc::clone(&bench.store);
+    let taken = race(|_| {
+        let store = Arc::clone(&store);
+        async move { matches!(store.result_resend(id).await, Ok(StepOutcome::Step(true, _))) }
+    });
+    assert_eq!(taken.await.into_iter().filter(|taken| *taken).count(), 1);
+    drop(store);
+    for _ in 0..2 {
+        assert!(!resend(&bench, id).await);
+        let after = bench.get(id).await;
+        assert_eq!(after.progress.result.as_ref().map(|result| result.place), Some(ResultPlace::Resent));
+        assert_eq!(after.progress.postings, before.progress.postings, "no money moves");
+        assert_eq!(after.progress.attempts, before.progress.attempts);
+        assert_eq!((after.progress.state, &after.quote), (PaymentState::Completed, &before.quote));
+        bench.reopen().await;
+    }
+}
+
+pub async fn a_repetition_that_did_not_reach_the_seller_comes_back(bench: Bench) {
+    let id = unkept(&bench).await.quote.id;
+    let back = || async { matches!(bench.store.result_resend_return(id).await, Ok(StepOutcome::Step(true, _))) };
+    assert!(!back().await, "it was not taken");
+    assert!(resend(&bench, id).await);
+    assert!(back().await);
+    assert!(!back().await, "it comes back once");
+    assert!(resend(&bench, id).await);
+    assert!(!resend(&bench, id).await);
+}
+
+pub async fn nothing_else_is_sent_again(bench: Bench) {
+    let (held, claim) = bench.claimed(bench.quote(bench.profile(), bench.profile())).await;
+    let id = held.quote.id;
+    assert!(!resend(&bench, id).await, "still running");
+    complete(&bench, id, claim, kept(ResultPlace::Inline, &answer(id), bench.now()), Some(answer(id))).await;
+    assert!(!resend(&bench, id).await, "kept");
+    let late = unkept(&bench).await.quote.id;
+    bench.pass(72 * HOUR);
+    assert!(!resend(&bench, late).await, "its time is over");
+    let nobody = PaymentId::mint(bench.now());
+    assert!(matches!(bench.store.result_resend(nobody).await, Ok(StepOutcome::NotFound)));
+    assert!(matches!(bench.store.result_resend_return(nobody).await, Ok(StepOutcome::NotFound)));
 }
