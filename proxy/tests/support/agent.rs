@@ -178,6 +178,27 @@ impl Agent {
         send(&self.http, Method::POST, url, &self.key, headers, Some(body.as_bytes().to_vec())).await
     }
 
+    /// The paid retry, whose answer the test reads by itself.
+    pub async fn open(
+        &self,
+        gateway: &Gateway,
+        listing: &str,
+        body: &str,
+        headers: &[(&str, &str)],
+    ) -> reqwest::Response {
+        let url = format!("{}/api/v1/gateway/{listing}", gateway.url);
+        let mut request = self.http.post(url).bearer_auth(&self.key).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(body.to_string()).send().await.expect("an answer")
+    }
+
+    /// The same profile with another key.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: key.to_string(), ..self.clone() }
+    }
+
     /// The paid retry.
     pub async fn redeem(&self, gateway: &Gateway, listing: &str, body: &str, payment: &str) -> Answer {
         self.call(gateway, listing, body, &[("X-Crochet-Relay-Request-Id", payment)]).await

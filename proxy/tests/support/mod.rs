@@ -1,6 +1,7 @@
 //! What the tests over real sockets share: a gateway process, sellers that behave as told, buyers with wallets.
 #![allow(
     dead_code,
+    unused_imports,
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -12,11 +13,13 @@
 
 pub mod agent;
 pub mod gateway;
+pub mod script;
 pub mod seller;
 pub mod tls;
 
 pub use agent::Agent;
 pub use gateway::Gateway;
+pub use script::Script;
 pub use seller::Seller;
 
 use std::time::Duration;
