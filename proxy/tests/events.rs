@@ -212,6 +212,6 @@ async fn events_that_were_not_asked_for_are_a_text_and_a_free_listing_streams_to
     let first = buyer.call(&gateway, &nothing, BODY, &headers).await;
     assert_eq!(receipt(std::str::from_utf8(&first.bytes).expect("text"))["data"]["billable"], true);
     let again = buyer.call(&gateway, &nothing, BODY, &headers).await;
-    assert_eq!((again.header("x-crochet-replayed"), again.bytes), ("true", first.bytes));
+    assert_eq!((again.header("x-crochet-replayed"), &again.bytes), ("true", &first.bytes));
     assert_eq!(empty.calls(), 1);
 }

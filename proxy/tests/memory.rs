@@ -51,7 +51,9 @@ impl Watch {
     fn growth(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("running").join().expect("joined");
-        self.peak.load(Ordering::Relaxed).saturating_sub(self.before)
+        let growth = self.peak.load(Ordering::Relaxed).saturating_sub(self.before);
+        eprintln!("grew by {} KiB", growth >> 10);
+        growth
     }
 }
 

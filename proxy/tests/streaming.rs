@@ -463,9 +463,13 @@ async fn kept_results_stay_within_their_bound_and_then_no_more_calls_are_sold() 
         bench.buyer.redeem(&bench.gateway, &held, &body, &id).await.expect(200);
         kept.push((body, id));
     }
-    eventually("no more are sold", async || bench.buyer.call(&bench.gateway, &held, "[]", &[]).await.status == 503)
-        .await;
-    let refused = bench.buyer.call(&bench.gateway, &held, "[]", &[]).await;
+    let mut asked = 0;
+    let mut ask_for_more = async || {
+        asked += 1;
+        bench.buyer.call(&bench.gateway, &held, &format!("{{\"n\":{asked}}}"), &[]).await
+    };
+    eventually("no more are sold", async || ask_for_more().await.status == 503).await;
+    let refused = ask_for_more().await;
     refused.refused(503, "OVERLOADED");
     assert_eq!(refused.header("retry-after"), "60");
     for (body, id) in &kept {
