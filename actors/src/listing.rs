@@ -44,12 +44,15 @@ impl Message for Question {
     type Result = ();
 }
 
+/// Which question for a quote it is. A capped key's is its own: what it takes of the key's day nobody else's answer
+/// tells.
+type Asked = (QuoteIdentity, Option<ApiKeyId>);
+
 /// The actor.
 pub(crate) struct ListingActor {
     gate: Arc<Gate>,
     world: Arc<World>,
-    /// A capped key's question is its own: what it takes of the key's day nobody else's answer tells.
-    quotes: HashMap<(QuoteIdentity, Option<ApiKeyId>), Vec<oneshot::Sender<Result<QuoteOpened, Refusal>>>>,
+    quotes: HashMap<Asked, Vec<oneshot::Sender<Result<QuoteOpened, Refusal>>>>,
     polls: HashMap<PaymentId, Vec<oneshot::Sender<Result<Checked, Refusal>>>>,
 }
 

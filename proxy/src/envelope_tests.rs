@@ -89,6 +89,31 @@ fn the_content_type_decides() {
     assert_eq!(encoding_for(204, "application/json"), ResultEncoding::Nothing);
 }
 
+#[test]
+fn a_beginning_tells_text_from_what_only_says_so() {
+    use ResultEncoding::{Base64, Json, Text};
+    assert_eq!(encoding_of_beginning(Text, b"caf\xe9 au lait"), Base64);
+    assert_eq!(encoding_of_beginning(Text, "café".as_bytes()), Text);
+    // A character that is cut may go on.
+    assert_eq!(encoding_of_beginning(Text, b"caf\xc3"), Text);
+    assert_eq!(encoding_of_beginning(Json, b"\xff"), Json);
+}
+
+#[test]
+fn events_are_told_by_their_type_and_end_with_the_receipt() {
+    for good in ["text/event-stream", "Text/Event-Stream; charset=UTF-8"] {
+        assert!(is_event_stream(good), "{good}");
+    }
+    for bad in ["text/plain", "", "text/event-stream; charset=latin1", "text/event-streams"] {
+        assert!(!is_event_stream(bad), "{bad}");
+    }
+    let event = String::from_utf8(receipt_event(&facts(ResultEncoding::Events))).expect("text");
+    let data = event.strip_prefix("event: crochet.receipt\ndata: ").and_then(|rest| rest.strip_suffix("\n\n"));
+    let value: Value = serde_json::from_str(data.expect("one event")).expect("JSON");
+    assert_eq!(value["data"]["billable"], true);
+    assert!(!data.expect("one event").contains('\n'));
+}
+
 fn encoded(encoding: ResultEncoding, pieces: &[&[u8]]) -> Result<Vec<u8>, Malformed> {
     let (mut encoder, mut out) = (Encoder::new(encoding), Vec::new());
     for piece in pieces {
@@ -102,7 +127,54 @@ fn cut(bytes: &[u8], size: usize) -> Vec<&[u8]> {
     bytes.chunks(size).collect()
 }
 
+/// What a stream makes of these pieces.
+fn streamed(encoding: ResultEncoding, bytes: &[u8], cuts: &[usize]) -> Result<Vec<u8>, Malformed> {
+    let (mut encoder, mut out, mut rest) = (Encoder::new(encoding), Vec::new(), Bytes::copy_from_slice(bytes));
+    for cut in cuts.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let piece = rest.split_to((*cut).min(rest.len()));
+        out.extend_from_slice(&encoder.pass(piece)?);
+    }
+    encoder.finish(&mut out)?;
+    Ok(out)
+}
+
+fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let parts = prop::sample::select(vec![
+        "{", "}", "[", "]", ",", ":", "\"", "\\", "\\ud83d", "\\ude00", "\\u00e9", "ü", "€", "🦀", "1.5e3", "true",
+        " ", "\n", "\u{1}", "a",
+    ]);
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 1..60),
+        prop::collection::vec(parts, 1..30).prop_map(|parts| parts.concat().into_bytes()),
+        any::<Vec<(String, f32, bool)>>().prop_map(|value| json!(value).to_string().into_bytes()),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn what_streams_is_what_would_be_held_however_it_is_cut(
+        bytes in some_bytes(), cuts in prop::collection::vec(1usize..9, 1..6),
+    ) {
+        for encoding in [ResultEncoding::Json, ResultEncoding::Text, ResultEncoding::Base64] {
+            let held = render(encoding, &Bytes::copy_from_slice(&bytes));
+            match (held, streamed(encoding, &bytes, &cuts)) {
+                (Ok((as_held, held)), Ok(streamed)) => {
+                    prop_assert_eq!(as_held, encoding);
+                    prop_assert_eq!(held, streamed);
+                }
+                // Held, text that is none is base64; a stream whose beginning told nothing is cut.
+                (Ok((as_held, _)), Err(Malformed)) => {
+                    prop_assert_eq!((encoding, as_held), (ResultEncoding::Text, ResultEncoding::Base64));
+                    prop_assert!(std::str::from_utf8(&bytes).is_err());
+                }
+                (held, streamed) => prop_assert!(held.is_err() && streamed.is_err()),
+            }
+        }
+    }
+
     #[test]
     fn rates_are_shown_as_the_model_shows_them(ppm in 0u32..2_000_000) {
         let mut out = Vec::new();
