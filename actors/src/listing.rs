@@ -3,9 +3,11 @@
 //! spawned futures.
 
 mod circuit;
+mod entitlement;
 mod flights;
 mod gate;
 mod handle;
+mod offer;
 mod purchase;
 mod slots;
 
@@ -19,10 +21,11 @@ use storage::{
 use tokio::sync::oneshot;
 
 pub use circuit::{Circuit, CircuitKnobs, CircuitView};
+pub use entitlement::{Entitlement, FreeRight, Resend};
 pub use gate::{EndpointTerms, Gate, Permit, Terms};
 pub use handle::{Ask, ListingHandle, PaymentFound, not_kept};
 pub(crate) use purchase::release_overdue;
-pub use purchase::{ClaimFound, Entitlement, FreeRight, KeptAnswer, PaymentClaim, ReadyPayment, Resend};
+pub use purchase::{ClaimFound, KeptAnswer, PaymentClaim, ReadyPayment};
 
 use crate::{
     payments::Checked,

@@ -104,9 +104,8 @@ async fn d4_an_answer_of_1_gib_passes_through_little_memory() {
     one_answer(1 << 30).await;
 }
 
-async fn many_answers(count: usize, size: u64) {
+async fn many_answers(count: usize, size: u64, seller: Script) {
     let gateway = Arc::new(Gateway::with(&[HELD_MAX, ("CROCHET__PROXY__CONNECTIONS_PER_ADDRESS_MAX", "1000")]));
-    let seller = Script::sized(usize::try_from(size).expect("small")).await;
     let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
     let listing = list(&gateway, &owner, &seller).await;
     let mut ids = Vec::new();
@@ -133,5 +132,11 @@ async fn many_answers(count: usize, size: u64) {
 async fn d4_200_answers_at_once_pass_through_little_memory() {
     // Kept ones, so that their way to the disk is seen as well.
     let size = if std::env::var_os("CROCHET_NIGHTLY").is_some() { 63 * MIB } else { MIB };
-    many_answers(200, size).await;
+    many_answers(200, size, Script::sized(usize::try_from(size).expect("small")).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d4_200_answers_of_unknown_length_at_once_pass_through_little_memory() {
+    // Base64 is the form that grows most for certain.
+    many_answers(200, MIB, Script::chunked("application/octet-stream", vec![7; 1 << 20]).await).await;
 }

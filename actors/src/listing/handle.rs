@@ -4,18 +4,18 @@
 use std::{sync::Arc, time::Duration};
 
 use storage::{
-    QuoteIdentity, QuoteOpened, ResultsRoom, SettleOutcome, StepOutcome,
+    SettleOutcome, StepOutcome,
     model::{
-        Day, Evidence, FeeRate, ListingStatus, Micros, OriginCurrency, Payment, PaymentId, PaymentState, Quote, Rail,
-        ResultPlace, Settled, SpendCap, UnixMillis,
+        Evidence, ListingStatus, Micros, Payment, PaymentId, PaymentState, Rail, ResultPlace, Settled, UnixMillis,
     },
 };
 
 use super::{
-    Question, ask,
+    Question,
+    entitlement::Resend,
     flights::Flight,
     gate::{Gate, Permit, Terms},
-    purchase::{ClaimFound, ReadyPayment, Resend},
+    purchase::ReadyPayment,
 };
 use crate::{
     keys::Caller,
@@ -104,7 +104,7 @@ impl ListingHandle {
                 Some(payment) => payment.quote.id,
             },
         };
-        let deadline = tokio::time::Instant::now() + self.world.config.payments.in_progress_wait;
+        let began = tokio::time::Instant::now();
         loop {
             // The flight first, the look second: what is read before it is taken may be old by then.
             let flight = self.gate.flights.take(id);
@@ -115,12 +115,22 @@ impl ListingHandle {
             match flight {
                 Ok(flight) => return self.check_rail(ask, payment, flight).await,
                 Err(mut over) => {
+                    let deadline = began + self.patience(ask, payment.progress.state);
                     let waited = tokio::time::timeout_at(deadline, async { while over.changed().await.is_ok() {} });
                     if waited.await.is_err() {
                         return self.still_busy(id).await;
                     }
                 }
             }
+        }
+    }
+
+    /// How long a request waits for another one's work on its payment: as it wishes, while that one waits for the money.
+    fn patience(&self, ask: &Ask<'_>, state: PaymentState) -> Duration {
+        let patience = self.world.config.payments.in_progress_wait;
+        match state {
+            PaymentState::Quoted | PaymentState::Pending => patience.max(ask.wait),
+            _ => patience,
         }
     }
 
@@ -227,151 +237,6 @@ impl ListingHandle {
         }
     }
 
-    /// Rows 8 and 9: could the call be sold now, and for what. Always a refusal: the 402 is the best of them.
-    pub async fn offer(&self, ask: &Ask<'_>) -> Refusal {
-        match self.try_offer(ask, Code::PaymentRequired).await {
-            Ok(refusal) | Err(refusal) => refusal,
-        }
-    }
-
-    /// A 402 with another reason than that nothing was paid yet; when no quote can be made, why not.
-    async fn fresh_quote(&self, ask: &Ask<'_>, code: Code) -> Refusal {
-        match self.try_offer(ask, code).await {
-            Ok(refusal) | Err(refusal) => refusal,
-        }
-    }
-
-    async fn try_offer(&self, ask: &Ask<'_>, code: Code) -> Result<Refusal, Refusal> {
-        let now = self.world.clock.now();
-        self.gate.look(&self.terms, ask.caller, now)?;
-        let price = self.terms.listing.price;
-        check_price(ask, price)?;
-        let currency = match ask.origin_currency {
-            Some(name) => OriginCurrency::named(name).ok_or_else(unknown_currency)?,
-            None => ask.caller.default_currency,
-        };
-        let provider = self.world.rails.default()?;
-        self.world.rails.check_minimum(provider, currency, price)?;
-        let identity = QuoteIdentity {
-            buyer: ask.caller.profile.id,
-            listing: self.gate.id(),
-            body_sha256: ask.body_sha256,
-            currency,
-            idempotency_key: ask.idempotency_key.map(str::to_string),
-        };
-        let cap = ask.caller.key.daily_spend.map(|max| SpendCap { key: ask.caller.key.id, max });
-        // What a capped key may still agree to only the store can tell.
-        if cap.is_none()
-            && let Some(quote) = self.gate.open_quote(&identity, now)
-            && code == Code::PaymentRequired
-        {
-            check_price(ask, quote.payment.quote.price)?;
-            let refusal = Refusal::from(code).payment_state(quote.payment.progress.state);
-            return Ok(refusal.prepared(quote.offer));
-        }
-        self.check_room(&identity).await?;
-        let payment = self.make_quote(self.new_quote(identity, price, provider.rail()), cap).await?;
-        // One that stands was made at the price of its time.
-        check_price(ask, payment.quote.price)?;
-        Ok(self.world.rails.offer(&payment).because(code))
-    }
-
-    /// What is sold must find room for its result; a quote that stands was sold already.
-    async fn check_room(&self, identity: &QuoteIdentity) -> Result<(), Refusal> {
-        if self.world.store.results_room() != ResultsRoom::Exceeded {
-            return Ok(());
-        }
-        match self.world.store.quote_find(identity).await? {
-            Some(_) => Ok(()),
-            None => Err(Refusal::from(Code::Overloaded)
-                .message("The gateway has no room for more results and sells no calls until it has.")
-                .retry_after(Duration::from_secs(60))),
-        }
-    }
-
-    fn new_quote(&self, identity: QuoteIdentity, price: Micros, rail: Rail) -> Quote {
-        let now = self.world.clock.now();
-        let knobs = &self.world.config.payments;
-        Quote {
-            id: PaymentId::mint(now),
-            buyer: identity.buyer,
-            seller: self.terms.listing.seller,
-            listing: identity.listing,
-            body_sha256: identity.body_sha256,
-            price,
-            fee_rate: FeeRate(knobs.fee_rate_ppm),
-            currency: identity.currency,
-            rail,
-            provider_ref: String::new(),
-            terms: Vec::new(),
-            idempotency_key: identity.idempotency_key,
-            created_at: now,
-            expires_at: now.plus(knobs.quote_ttl),
-        }
-    }
-
-    async fn make_quote(&self, quote: Quote, cap: Option<SpendCap>) -> Result<Arc<Payment>, Refusal> {
-        let question = |reply| Question::Quote(Box::new(quote.clone()), cap, reply);
-        match ask(&self.world, &self.gate, question).await?? {
-            QuoteOpened::Opened(payment) => {
-                metrics::counter!("crochet_payments_total", "provider" => quote.rail.name(), "result" => "quoted")
-                    .increment(1);
-                Ok(payment)
-            }
-            QuoteOpened::Exists(payment) => Ok(payment),
-            QuoteOpened::KeyReused(_) => Err(Code::IdempotencyKeyReused.into()),
-            QuoteOpened::TooManyOpen => Err(self.too_many_open()),
-            QuoteOpened::OverCap { spent } => Err(over_cap(&quote, cap, spent)),
-        }
-    }
-
-    fn too_many_open(&self) -> Refusal {
-        let limit = self.world.config.payments.open_quotes_max;
-        let after = Duration::from_secs(60);
-        Refusal::from(Code::TooManyOpenQuotes).detail("open_quotes_max", limit).retry_after(after)
-    }
-
-    /// Row 12 for a call to a free listing with an `Idempotency-Key`: a purchase for nothing, durable like any other,
-    /// so that the key finds its result again. `None` without a key: such a call claims nothing.
-    ///
-    /// # Errors
-    /// `IdempotencyKeyReused`, `PaymentInProgress`, `TooManyOpenQuotes`, `Overloaded`, `StoreUnavailable`; a 402 when
-    /// the key names a quote of the time when the listing had a price.
-    pub async fn claim_free(&self, ask: &Ask<'_>, permit: &Permit) -> Result<Option<ClaimFound>, Refusal> {
-        let Some(key) = ask.idempotency_key else { return Ok(None) };
-        let identity = QuoteIdentity {
-            buyer: ask.caller.profile.id,
-            listing: self.gate.id(),
-            body_sha256: ask.body_sha256,
-            currency: ask.caller.default_currency,
-            idempotency_key: Some(key.to_string()),
-        };
-        self.check_room(&identity).await?;
-        let quote = self.new_quote(identity, Micros::ZERO, Rail::Free);
-        // Nobody else knows the id yet.
-        let flight = self.gate.flights.take(quote.id).map_err(|_| in_progress(PaymentState::Quoted))?;
-        match self.world.store.quote_open(quote, self.world.config.payments.open_quotes_max).await? {
-            QuoteOpened::Opened(payment) => {
-                let evidence = paid_by_nothing(payment.quote.id, self.world.clock.now());
-                let (world, gate) = (self.world.clone(), self.gate.clone());
-                let ready = ReadyPayment::new(world, gate, payment, Some(evidence), flight);
-                ready.settle_and_claim(permit, ask.body_bytes).await.map(Some)
-            }
-            QuoteOpened::Exists(payment) if payment.quote.rail != Rail::Free => Err(self.world.rails.offer(&payment)),
-            // Another request with the key was first.
-            QuoteOpened::Exists(_) => match self.payment(ask).await? {
-                PaymentFound::Replay(payment) => Ok(Some(ClaimFound::Replay(payment))),
-                PaymentFound::Settled(ready) => ready.settle_and_claim(permit, ask.body_bytes).await.map(Some),
-                PaymentFound::Unkept(payment) | PaymentFound::Pending(payment, _) => {
-                    Err(in_progress(payment.progress.state))
-                }
-                PaymentFound::None => Err(in_progress(PaymentState::Quoted)),
-            },
-            QuoteOpened::KeyReused(_) => Err(Code::IdempotencyKeyReused.into()),
-            QuoteOpened::TooManyOpen | QuoteOpened::OverCap { .. } => Err(self.too_many_open()),
-        }
-    }
-
     /// Row 11 for the one repetition of a call whose answer was not kept. What can not be admitted now is not taken.
     ///
     /// # Errors
@@ -458,7 +323,7 @@ pub fn not_kept(payment: &Payment) -> Refusal {
 }
 
 /// What settles a price of nothing.
-fn paid_by_nothing(id: PaymentId, now: UnixMillis) -> Evidence {
+pub(super) fn paid_by_nothing(id: PaymentId, now: UnixMillis) -> Evidence {
     let proof_key = format!("free:{id}");
     Evidence { proof_key, rail: Rail::Free, reference: String::new(), amount: Micros::ZERO, recorded_at: now }
 }
@@ -469,38 +334,4 @@ pub(crate) fn in_progress(state: PaymentState) -> Refusal {
         .payment_state(state)
         .seller_called(SellerCalled::Unknown)
         .retry_after(Duration::from_secs(1))
-}
-
-/// Neither the buyer nor its key agrees to more than they said.
-fn check_price(ask: &Ask<'_>, price: Micros) -> Result<(), Refusal> {
-    if let Some(max) = ask.max_price
-        && price > max
-    {
-        let refusal = Refusal::from(Code::PriceAboveMaximum).detail("price_micros", price.0);
-        return Err(refusal.detail("max_price_micros", max.0));
-    }
-    match ask.caller.key.max_price {
-        Some(max) if price > max => Err(Refusal::from(Code::SpendLimitExceeded)
-            .detail("limit", "max_price_micros")
-            .detail("price_micros", price.0)
-            .detail("max_price_micros", max.0)),
-        _ => Ok(()),
-    }
-}
-
-/// The key has agreed to too much on this day.
-fn over_cap(quote: &Quote, cap: Option<SpendCap>, spent: Micros) -> Refusal {
-    let tomorrow = UnixMillis(u64::from(Day::of(quote.created_at).0 + 1) * 86_400_000);
-    Refusal::from(Code::SpendLimitExceeded)
-        .message("The API key has agreed to as much as it may today.")
-        .detail("limit", "daily_spend_micros")
-        .detail("price_micros", quote.price.0)
-        .detail("daily_spend_micros", cap.map_or(0, |cap| cap.max.0))
-        .detail("spent_micros", spent.0)
-        .detail("resets_at", tomorrow.to_string())
-}
-
-fn unknown_currency() -> Refusal {
-    let names = OriginCurrency::ALL.map(OriginCurrency::name).join(", ");
-    Refusal::from(Code::ValidationFailed).field("X-Crochet-Origin-Currency", &format!("must be one of {names}"))
 }

@@ -170,6 +170,7 @@ impl ResultFiles {
     /// Notes what results that are held elsewhere take, and looks how much the disk has left.
     pub(crate) fn measured(&self, held_bytes: u64) {
         self.files.held_bytes.store(held_bytes, Ordering::Relaxed);
+        metrics::gauge!("crochet_store_results_bytes").set(self.files.kept_bytes() as f64);
         let folder = self.files.folder.parent().unwrap_or(&self.files.folder);
         if let Ok(disk) = rustix::fs::statvfs(folder) {
             self.files.free_bytes.store(disk.f_bavail.saturating_mul(disk.f_frsize), Ordering::Relaxed);
