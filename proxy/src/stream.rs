@@ -37,7 +37,7 @@ use crate::{
 /// Pieces that may stand between reading and sending.
 const PIECES: usize = 4;
 /// What is kept is gathered up to this size before it is written.
-const GATHER: usize = 64 << 10;
+const GATHER: usize = 32 << 10;
 /// A line that says nothing, so that something is said.
 const COMMENT: &[u8] = b": keep-alive\n";
 
