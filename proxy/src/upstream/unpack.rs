@@ -4,6 +4,7 @@
 use std::{
     io::{self, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use actors::seller::{SellerBody, SellerFault};
@@ -141,6 +142,10 @@ impl SellerBody for UnpackedBody {
             self.body.abandon();
         }
         next
+    }
+
+    fn extend(&mut self, by: Duration) {
+        self.body.extend(by);
     }
 }
 
