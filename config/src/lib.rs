@@ -5,12 +5,14 @@
 //!
 //! *Never:* reads anything after the start, holds a run-time fact, has an `Option` that means off.
 
+mod edge;
 mod read;
 mod sections;
 mod units;
 
 use std::{fmt, path::Path};
 
+pub use edge::{Http2, Network, Tls, TrustedHeader};
 pub use sections::*;
 
 use read::{Reader, overlay_environment, overlay_file};

@@ -151,6 +151,19 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A list of texts, each read by `parse`.
+    pub(crate) fn list<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let Some(Value::Array(items)) = self.find(key) else {
+            self.problem(key, "", "is missing from the defaults");
+            return Vec::new();
+        };
+        let read = |item: &Value| {
+            let text = item.as_str().unwrap_or_default();
+            parse(text).map_err(|wanted| self.problem(key, item, format!("must be {wanted}"))).ok()
+        };
+        items.iter().filter_map(read).collect()
+    }
+
     pub(crate) fn address(&self, key: &str) -> SocketAddr {
         let wanted = |_| "an address and port such as \"127.0.0.1:8080\"".to_string();
         self.parsed(key, |text| text.parse().map_err(wanted), SocketAddr::from(([127, 0, 0, 1], 0)))

@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{Problem, read::Reader};
+use crate::{
+    Problem,
+    edge::{self, Http2, Network, Tls, TrustedHeader},
+    read::Reader,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -50,6 +54,9 @@ section!(
     Proxy {
         listen: SocketAddr,
         public_url: String,
+        hosts: Vec<String>,
+        trusted_proxies: Vec<Network>,
+        trusted_proxies_header: TrustedHeader,
         workers: usize,
         head_timeout: Duration,
         head_max_bytes: usize,
@@ -84,6 +91,8 @@ section!(
         seller_unpackers_max: usize,
         dev_ca: PathBuf,
         drain_grace: Duration,
+        http2: Http2,
+        tls: Tls,
     }
 );
 section!(
@@ -221,6 +230,9 @@ impl Config {
             proxy: Proxy {
                 listen: r.address("proxy.listen"),
                 public_url: r.parsed("proxy.public_url", public_url, String::new()),
+                hosts: r.list("proxy.hosts", edge::host),
+                trusted_proxies: r.list("proxy.trusted_proxies", str::parse),
+                trusted_proxies_header: edge::trusted_header(r),
                 workers: r.size("proxy.workers", 0..=256),
                 head_timeout: r.duration("proxy.head_timeout", 100 * MS..=60 * SECOND),
                 head_max_bytes: usize::try_from(r.bytes("proxy.head_max_bytes", KIB..=64 * KIB)).unwrap_or(16_384),
@@ -260,6 +272,8 @@ impl Config {
                 seller_unpackers_max: r.size("proxy.seller_unpackers_max", 0..=65_536),
                 dev_ca: PathBuf::from(r.text("proxy.dev_ca")),
                 drain_grace: r.duration("proxy.drain_grace", Duration::ZERO..=300 * SECOND),
+                http2: Http2::read(r),
+                tls: Tls::read(r),
             },
             control: Control {
                 listen: r.text("control.listen"),
@@ -366,6 +380,7 @@ impl Config {
         if self.proxy.hold_bytes as u64 > self.proxy.keep_bytes {
             problem("proxy.hold_bytes", self.proxy.hold_bytes.to_string(), "must not exceed proxy.keep_bytes");
         }
+        problems.extend(self.proxy.tls.contradictions(&self.proxy.public_url));
         problems
     }
 
@@ -456,13 +471,17 @@ mod tests {
 
     #[test]
     fn no_knob_is_read_that_the_defaults_lack_and_none_stands_unread() {
-        // Reading the defaults finds no missing key; each key of the file is named in this source.
-        let source = include_str!("sections.rs");
+        // Reading the defaults finds no missing key; each key of the file is named in the sources.
+        let source = concat!(include_str!("sections.rs"), include_str!("edge.rs"));
         let table: toml::Table = toml::from_str(crate::DEFAULT).expect("toml");
         for (section, value) in &table {
             let Some(keys) = value.as_table() else { continue };
-            for key in keys.keys() {
+            for (key, value) in keys {
                 assert!(source.contains(&format!("\"{section}.{key}")), "{section}.{key} is never read");
+                for inner in value.as_table().into_iter().flat_map(toml::Table::keys) {
+                    let is_read = source.contains(&format!("\"{section}.{key}.{inner}\""));
+                    assert!(is_read || key == "sandbox", "{section}.{key}.{inner} is never read");
+                }
             }
         }
     }

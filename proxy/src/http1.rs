@@ -24,12 +24,14 @@ use std::{
 
 use actors::refusal::{Code, Refusal};
 use bytes::BytesMut;
-use config::Config;
+use config::{Config, Http2, Tls};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     body::{BodyPace, Budget, RequestBody},
+    forwarded::Forwarding,
+    http2::PREFACE,
     places::Place,
     reply::{Reply, ResponseSink},
 };
@@ -81,6 +83,12 @@ pub struct Rules {
     pub budget: Arc<Budget>,
     /// The public URL, for refusals.
     pub site: String,
+    /// Who may say whom it asks for.
+    pub forwarding: Forwarding,
+    /// What `Strict-Transport-Security` says on every answer, when all of them go over TLS.
+    pub hsts: Option<Box<str>>,
+    /// The bounds of HTTP/2.
+    pub http2: Http2,
 }
 
 impl Rules {
@@ -96,13 +104,30 @@ impl Rules {
             body_max: config.proxy.request_max_bytes,
             budget,
             site,
+            forwarding: Forwarding::new(&config.proxy),
+            hsts: hsts(&config.proxy.tls),
+            http2: config.proxy.http2.clone(),
         }
     }
 }
 
+fn hsts(tls: &Tls) -> Option<Box<str>> {
+    tls.enabled.then(|| format!("max-age={}", tls.hsts_max_age.as_secs()).into())
+}
+
+/// A connection whose client speaks HTTP/2 without having asked: the socket, and what was read from it.
+pub type SpeaksHttp2<IO> = (IO, BytesMut);
+
 /// Serves a connection until it ends. When `stop` says so, an idle connection is closed at once and a busy one after
-/// its answer.
-pub async fn serve<H, IO>(io: IO, handler: &H, rules: &Rules, place: &Place, peer: SocketAddr, mut stop: ShutdownWatch)
+/// its answer. A connection that begins with HTTP/2's preface comes back as it was.
+pub async fn serve<H, IO>(
+    io: IO,
+    handler: &H,
+    rules: &Rules,
+    place: &Place,
+    peer: SocketAddr,
+    mut stop: ShutdownWatch,
+) -> Option<SpeaksHttp2<IO>>
 where
     H: Handler,
     IO: AsyncRead + AsyncWrite + Unpin + Send,
@@ -122,14 +147,18 @@ where
     };
     loop {
         let after = match connection.next_head().await {
-            Next::Closed => return,
+            Next::Closed => return None,
+            Next::Http2 => return Some((connection.wire.into_io(), connection.buffer)),
             Next::Refused(refusal) => connection.refuse(&refusal).await,
             Next::Head(head) => connection.exchange(handler, &head, peer).await,
         };
         match after {
             After::Keep => connection.tidy(),
-            After::Close => return connection.wire.linger(&mut connection.buffer, LINGER, LINGER_BYTES).await,
-            After::Cut => return,
+            After::Close => {
+                connection.wire.linger(&mut connection.buffer, LINGER, LINGER_BYTES).await;
+                return None;
+            }
+            After::Cut => return None,
         }
     }
 }
@@ -138,6 +167,8 @@ where
 enum Next {
     Head(Head),
     Refused(Refusal),
+    /// The client speaks HTTP/2.
+    Http2,
     Closed,
 }
 
@@ -177,7 +208,11 @@ where
         let mut deadline = None;
         let mut look = !self.buffer.is_empty();
         loop {
-            if look {
+            if look && self.is_first && self.buffer.starts_with(PREFACE) {
+                return Next::Http2;
+            }
+            // A preface that has not come whole is no head yet.
+            if look && !(self.is_first && PREFACE.starts_with(&self.buffer)) {
                 match Head::parse(&mut self.buffer, &self.rules.head) {
                     Ok(Some(head)) => return Next::Head(head),
                     Ok(None) => {}
@@ -234,7 +269,7 @@ where
     async fn refuse(&mut self, refusal: &Refusal) -> After {
         let id = RequestId::mint();
         let reply = Reply::refusal(refusal, &self.rules.site);
-        outgoing::write_last(&self.wire, &mut self.out, &reply, id.text()).await;
+        outgoing::write_last(&self.wire, &mut self.out, &reply, id.text(), self.rules.hsts.as_deref()).await;
         After::Close
     }
 
@@ -242,8 +277,16 @@ where
         self.is_first = false;
         let (unread, must_close) = (AtomicBool::new(false), AtomicBool::new(false));
         let mut body = Incoming::new(&self.wire, &mut self.buffer, self.rules, head, &unread, &must_close);
-        let mut out = Outgoing::new(&self.wire, &mut self.out, head, &unread, &must_close, self.stopping, self.place);
-        handler.handle(head, &mut body, &mut out, peer).await;
+        let mut out = Outgoing::new(
+            &self.wire,
+            &mut self.out,
+            head,
+            (&unread, &must_close, self.stopping),
+            self.place,
+            self.rules.hsts.as_deref(),
+        );
+        let client = self.rules.forwarding.client(head, peer);
+        handler.handle(head, &mut body, &mut out, client).await;
         // The answer was known before the body was read.
         if body.is_unread() && (body.is_awaited() || body.discard().await.is_err()) {
             out.close();

@@ -103,6 +103,9 @@ fn check(config: &Config) -> anyhow::Result<()> {
     store.check()?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(store.close())?;
+    if config.proxy.tls.enabled {
+        proxy::tls::Tls::load(&config.proxy.tls, config.proxy.write_timeout)?;
+    }
     say("the configuration and the store are good\n")
 }
 

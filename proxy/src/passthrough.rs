@@ -46,6 +46,12 @@ const DROPPED: [&str; 17] = [
     "x-request-id",
 ];
 
+/// Fields of a request that the control API takes, and how many of them are ours.
+const FIELDS_MAX: usize = 96;
+const OWN_FIELDS: usize = 3;
+/// What an answer to somebody in particular says to caches.
+const NOT_KEPT: &[u8] = b"Cache-Control: no-store\r\n";
+
 /// The way to the control API.
 pub struct Passthrough {
     links: Links,
@@ -70,12 +76,15 @@ impl Passthrough {
     ) {
         // A client that left has no use for an answer.
         let _: Result<(), Gone> = match self.ask(head, body, peer).await {
-            Ok(answer) => self.relay(answer, out).await,
+            Ok(answer) => self.relay(answer, is_private(head), out).await,
             Err(refusal) => out.whole(Reply::refusal(&refusal, &self.site)).await,
         };
     }
 
     async fn ask<B: RequestBody>(&self, head: &Head, body: &mut B, peer: SocketAddr) -> Result<Answer, Refusal> {
+        if head.fields().count() > FIELDS_MAX - OWN_FIELDS {
+            return Err(Code::HeadersTooLarge.into());
+        }
         let body = body.read(self.body_max).await?;
         let mut request = request_head(head, body.bytes.len(), peer.ip());
         request.extend_from_slice(&body.bytes);
@@ -104,9 +113,12 @@ impl Passthrough {
         exchange::exchange(link, &request, head.method()).await.map_err(unavailable)
     }
 
-    async fn relay<S: ResponseSink>(&self, mut answer: Answer, out: &mut S) -> Result<(), Gone> {
+    async fn relay<S: ResponseSink>(&self, mut answer: Answer, is_private: bool, out: &mut S) -> Result<(), Gone> {
         let Answer { status, length, has_body, .. } = answer;
-        let fields = std::mem::take(&mut answer.fields);
+        let mut fields = std::mem::take(&mut answer.fields);
+        if is_private && !answer.has_cache_control {
+            fields = [&fields, NOT_KEPT].concat().into();
+        }
         out.relay(RelayedHead { status, fields, length, has_body }).await?;
         loop {
             match answer.next().await {
@@ -124,6 +136,11 @@ impl Passthrough {
         }
         out.end().await
     }
+}
+
+/// Whether the answer may be for the caller alone.
+fn is_private(head: &Head) -> bool {
+    [Header::Authorization, Header::Cookie].iter().any(|header| head.header(*header).is_some())
 }
 
 fn request_head(head: &Head, body_bytes: usize, client: IpAddr) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -44,6 +44,7 @@ impl Places {
     /// Takes a place for a connection from `address`. `None`: there is none, and the connection is to be dropped.
     #[must_use]
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let address = network_of(address);
         let is_free = {
             let mut unknown = self.unknown.lock();
             let from_there = unknown.entry(address).or_default();
@@ -90,6 +91,14 @@ impl Places {
                 unknown.remove(&address);
             }
         }
+    }
+}
+
+/// Whom an address counts for: of IPv6 it is the network, since one host has all addresses of it.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }
 
@@ -147,5 +156,16 @@ mod tests {
         drop(_second);
         places.wait_until_empty().await;
         assert!(places.unknown.lock().is_empty());
+    }
+
+    #[test]
+    fn d1_a_host_counts_once_however_many_addresses_it_has() {
+        let places = Places::new(9, 1);
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let _first = places.take(address("2001:db8::1")).expect("free");
+        assert!(places.take(address("2001:db8::2")).is_none(), "the same network");
+        let _other = places.take(address("2001:db8:0:1::1")).expect("another network");
+        let _old = places.take(address("1.2.3.4")).expect("free");
+        assert!(places.take(address("::ffff:1.2.3.4")).is_none(), "the same address, carried otherwise");
     }
 }

@@ -9,7 +9,7 @@
 mod door;
 mod signals;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use config::{Config, Proxy};
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use pingora::server::{RunArgs, Server, configuration::ServerConf};
 use tokio::sync::watch;
 
-use crate::{gateway::Gateway, http1::Rules, places::Places, telemetry::operations::Readiness};
+use crate::{gateway::Gateway, http1::Rules, places::Places, telemetry::operations::Readiness, tls::Tls};
 use door::{App, Desk, Door};
 use signals::Signals;
 
@@ -29,24 +29,25 @@ const CALL_MAX: Duration = Duration::from_secs(300);
 const RUNTIME_END: u64 = 1;
 
 /// The public address, bound and listening, with nobody accepting yet.
-#[derive(Debug)]
 pub struct Bound {
     listener: std::net::TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Bound {
-    /// Binds the public address; port 0 becomes a free one.
+    /// Binds the public address; port 0 becomes a free one. Reads the certificate, if there shall be one.
     ///
     /// # Errors
-    /// When it cannot be listened on.
-    pub fn bind(config: &Proxy) -> io::Result<Self> {
+    /// When it cannot be listened on, or the certificate cannot be used.
+    pub fn bind(config: &Proxy) -> anyhow::Result<Self> {
+        let tls = config.tls.enabled.then(|| Tls::load(&config.tls, config.write_timeout)).transpose()?;
         let listener = std::net::TcpListener::bind(config.listen)?;
         // The standard library's own backlog is short for a burst; listening again makes it longer.
         socket2::SockRef::from(&listener).listen(BACKLOG)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, tls })
     }
 
     /// The address that was got.
@@ -58,7 +59,8 @@ impl Bound {
     /// The public URL without a slash at its end: as configured, or the address that was got.
     #[must_use]
     pub fn site(&self, config: &Proxy) -> String {
-        if config.public_url.is_empty() { format!("http://{}", self.address) } else { config.public_url.clone() }
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        if config.public_url.is_empty() { format!("{scheme}://{}", self.address) } else { config.public_url.clone() }
     }
 }
 
@@ -78,7 +80,8 @@ where
     let places = Places::new(config.proxy.connections_max, per_address_max(&config));
     let mut rules = Rules::new(&config, gateway.budget.clone(), gateway.site.clone());
     rules.head.hosts.add(bound.address());
-    let app = Arc::new(App { gateway, rules, places: places.clone(), stopped, started });
+    let tls = bound.tls.clone();
+    let app = Arc::new(App { gateway, rules: Arc::new(rules), tls, places: places.clone(), stopped, started });
     let mut server = Server::new_with_opt_and_conf(None, server_conf(bound.address()));
     server.bootstrap();
     let (desks, arrivals) = Desk::row(workers);

@@ -101,7 +101,7 @@ async fn serve_by(change: impl FnOnce(&mut Rules)) -> Served {
         while let Ok((stream, peer)) = listener.accept().await {
             let (handler, rules, stopped) = (handler.clone(), rules.clone(), stopped.clone());
             let Some(place) = all.take(peer.ip()) else { continue };
-            tokio::spawn(async move { http1::serve(stream, &*handler, &rules, &place, peer, stopped).await });
+            tokio::spawn(async move { drop(http1::serve(stream, &*handler, &rules, &place, peer, stopped).await) });
         }
     });
     Served { address, paths, stop, places, _accepting }

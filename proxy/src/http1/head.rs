@@ -131,6 +131,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2: the connection's keeping is not the request's matter.
+    Http2,
 }
 
 /// How a body is delimited.
@@ -162,7 +164,7 @@ impl HeadRules {
         Self {
             max_bytes: config.proxy.head_max_bytes.min(usize::from(u16::MAX)),
             max_fields: config.proxy.head_max_fields.min(FIELDS_CAPACITY - 1),
-            hosts: Hosts::new(config.mode, &config.proxy.public_url, config.proxy.listen),
+            hosts: Hosts::new(config.mode, &config.proxy.public_url, config.proxy.listen).with(&config.proxy.hosts),
         }
     }
 }
@@ -257,7 +259,7 @@ impl Head {
     /// Whether the client waits for our word before it sends the body.
     #[must_use]
     pub fn expects_continue(&self) -> bool {
-        self.version == Version::Http11 && self.header(Header::Expect).is_some()
+        self.version != Version::Http10 && self.header(Header::Expect).is_some()
     }
 
     /// The request's id: the client's own where it is well-formed, else one of ours. It is on every answer.

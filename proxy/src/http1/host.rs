@@ -25,6 +25,13 @@ impl Hosts {
         hosts
     }
 
+    /// Serves these too.
+    #[must_use]
+    pub fn with(mut self, hosts: &[String]) -> Self {
+        self.names.extend(hosts.iter().map(|host| without_default_port(host).to_string()));
+        self
+    }
+
     /// Serves an address too: the one that was got for port 0.
     pub fn add(&mut self, address: SocketAddr) {
         self.names.push(without_default_port(&address.to_string()).to_string());

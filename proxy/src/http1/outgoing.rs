@@ -54,6 +54,7 @@ pub(super) struct Outgoing<'c, IO> {
     must_close: &'c AtomicBool,
     stopping: &'c AtomicBool,
     place: &'c Place,
+    hsts: Option<&'c str>,
     state: State,
     closes: bool,
 }
@@ -63,14 +64,13 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin + Send> Outgoing<'c, IO> {
         wire: &'c Wire<IO>,
         out: &'c mut Vec<u8>,
         head: &'c Head,
-        unread: &'c AtomicBool,
-        must_close: &'c AtomicBool,
-        stopping: &'c AtomicBool,
+        (unread, must_close, stopping): (&'c AtomicBool, &'c AtomicBool, &'c AtomicBool),
         place: &'c Place,
+        hsts: Option<&'c str>,
     ) -> Self {
         out.clear();
         let closes = !head.keep_alive();
-        Self { wire, out, head, unread, must_close, stopping, place, state: State::Fresh, closes }
+        Self { wire, out, head, unread, must_close, stopping, place, hsts, state: State::Fresh, closes }
     }
 
     /// The connection ends with this answer.
@@ -111,7 +111,7 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin + Send> Outgoing<'c, IO> {
     async fn write_whole(&mut self, reply: &Reply) -> Result<(), Gone> {
         let closes = self.closes_now();
         self.closes = closes;
-        push_head(self.out, reply.status, &reply.headers, self.head.request_id());
+        push_head(self.out, reply.status, &reply.headers, self.head.request_id(), self.hsts);
         if has_body(reply.status) {
             push_length(self.out, reply.body.len() as u64);
         }
@@ -137,8 +137,8 @@ impl<'c, IO: AsyncRead + AsyncWrite + Unpin + Send> Outgoing<'c, IO> {
     fn unknown_length(&self) -> Delimiting {
         match self.head.version {
             _ if self.is_head_request() => Delimiting::NoBody,
-            Version::Http11 => Delimiting::Chunks,
             Version::Http10 => Delimiting::Close,
+            Version::Http11 | Version::Http2 => Delimiting::Chunks,
         }
     }
 
@@ -176,7 +176,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> ResponseSink for Outgoing<'_, IO
         if !matches!(self.state, State::Fresh) {
             return Err(Gone);
         }
-        push_head(self.out, head.status, &head.headers, self.head.request_id());
+        push_head(self.out, head.status, &head.headers, self.head.request_id(), self.hsts);
         self.begin_stream(self.unknown_length()).await
     }
 
@@ -184,7 +184,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> ResponseSink for Outgoing<'_, IO
         if !matches!(self.state, State::Fresh) {
             return Err(Gone);
         }
-        push_head(self.out, head.status, &[], self.head.request_id());
+        push_head(self.out, head.status, &[], self.head.request_id(), self.hsts);
         self.out.extend_from_slice(&head.fields);
         let how = match head.length {
             _ if !head.has_body || self.is_head_request() => {
@@ -231,12 +231,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> ResponseSink for Outgoing<'_, IO
 }
 
 /// Writes an answer that ends its connection, without a request to go by.
-pub(super) async fn write_last<IO>(wire: &Wire<IO>, out: &mut Vec<u8>, reply: &Reply, request_id: &str)
-where
+pub(super) async fn write_last<IO>(
+    wire: &Wire<IO>,
+    out: &mut Vec<u8>,
+    reply: &Reply,
+    request_id: &str,
+    hsts: Option<&str>,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send,
 {
     out.clear();
-    push_head(out, reply.status, &reply.headers, request_id);
+    push_head(out, reply.status, &reply.headers, request_id, hsts);
     push_length(out, reply.body.len() as u64);
     end_head(out, true);
     // The connection ends whether or not it was taken.
@@ -259,7 +264,7 @@ where
     written
 }
 
-fn push_head(out: &mut Vec<u8>, status: u16, headers: &[ReplyHeader], request_id: &str) {
+fn push_head(out: &mut Vec<u8>, status: u16, headers: &[ReplyHeader], request_id: &str, hsts: Option<&str>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
@@ -272,6 +277,9 @@ fn push_head(out: &mut Vec<u8>, status: u16, headers: &[ReplyHeader], request_id
         }
     }
     push_field(out, "X-Request-Id", request_id);
+    if let Some(hsts) = hsts {
+        push_field(out, "Strict-Transport-Security", hsts);
+    }
 }
 
 fn push_field(out: &mut Vec<u8>, name: &str, value: &str) {

@@ -49,6 +49,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Wire<IO> {
         Self { ends: Mutex::new(Ends { io, alarm: Alarm::default() }), write_timeout }
     }
 
+    /// The socket alone.
+    pub(super) fn into_io(self) -> IO {
+        self.ends.into_inner().io
+    }
+
     /// Reads what is there, and waits for it so long.
     pub(super) async fn read(&self, buffer: &mut BytesMut, patience: Duration) -> Read {
         let mut due = None;

@@ -58,6 +58,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     /// The fields that go on, as lines.
     pub(super) fields: Bytes,
+    /// It says itself who may keep it.
+    pub(super) has_cache_control: bool,
     pub(super) length: Option<u64>,
     pub(super) has_body: bool,
 }
@@ -102,6 +104,7 @@ struct AnswerHead {
     length: Option<u64>,
     is_chunked: bool,
     is_kept: bool,
+    has_cache_control: bool,
 }
 
 fn parse(buffer: &mut BytesMut) -> Result<Option<AnswerHead>, Fault> {
@@ -118,6 +121,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<AnswerHead>, Fault> {
         length: None,
         is_chunked: false,
         is_kept: response.version == Some(1),
+        has_cache_control: false,
     };
     for field in response.headers.iter() {
         head.field(field.name, field.value)?;
@@ -137,6 +141,7 @@ impl AnswerHead {
         } else if is("connection") && value.to_ascii_lowercase().windows(5).any(|word| word == b"close") {
             self.is_kept = false;
         }
+        self.has_cache_control |= is("cache-control");
         if !DROPPED.iter().any(|dropped| is(dropped)) {
             for part in [name.as_bytes(), b": ", value, b"\r\n"] {
                 self.fields.put_slice(part);
@@ -165,6 +170,7 @@ fn answer(link: Link, head: AnswerHead, method: &str) -> Result<Answer, Fault> {
         is_kept,
         status: head.status,
         fields: head.fields.freeze(),
+        has_cache_control: head.has_cache_control,
         length: head.length,
         has_body,
     })

@@ -10,11 +10,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora::{
     server::{ListenFds, ShutdownWatch},
     services::Service,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
 };
@@ -23,8 +25,11 @@ use crate::{
     body::RequestBody,
     gateway::{self, Gateway},
     http1::{self, Handler, Rules, head::Head},
+    http2,
     places::{Place, Places},
     reply::ResponseSink,
+    socket::Socket,
+    tls::{self, Tls},
 };
 
 /// Out of descriptors, most likely: the next one may do better in a while.
@@ -47,11 +52,45 @@ async fn until(stopped: &mut ShutdownWatch) {
 /// What all workers share.
 pub(super) struct App {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) rules: Rules,
+    pub(super) rules: Arc<Rules>,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) places: Arc<Places>,
     pub(super) stopped: ShutdownWatch,
     /// Counts the workers that accept.
     pub(super) started: watch::Sender<usize>,
+}
+
+impl App {
+    /// Serves one connection until it ends.
+    async fn serve(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
+        if let Some(tls) = &self.tls {
+            // What only some connections need is not part of all of them.
+            return Box::pin(self.serve_secured(tls, stream, peer, place)).await;
+        }
+        let stopped = self.stopped.clone();
+        let speaks_http2 = http1::serve(stream, &*self.gateway, &self.rules, &place, peer, stopped).await;
+        if let Some((stream, ahead)) = speaks_http2 {
+            let socket = Socket::new(stream, ahead, self.rules.write_timeout);
+            Box::pin(self.serve_http2(socket, peer, place)).await;
+        }
+    }
+
+    async fn serve_secured(&self, tls: &Tls, stream: TcpStream, peer: SocketAddr, place: Place) {
+        let Some(secured) = tls.accept(stream).await else { return };
+        if tls::speaks_http2(&secured) {
+            let socket = Socket::new(secured, BytesMut::new(), self.rules.write_timeout);
+            return self.serve_http2(socket, peer, place).await;
+        }
+        // Who did not ask for HTTP/2 in the handshake does not get it: a preface there ends the connection.
+        drop(http1::serve(secured, &*self.gateway, &self.rules, &place, peer, self.stopped.clone()).await);
+    }
+
+    async fn serve_http2<IO>(&self, socket: Socket<IO>, peer: SocketAddr, place: Place)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        http2::serve(socket, self.gateway.clone(), self.rules.clone(), place, peer, self.stopped.clone()).await;
+    }
 }
 
 /// A connection that was accepted by one worker and belongs on the desk of another.
@@ -116,6 +155,9 @@ impl Door {
     async fn work(&self, listener: TcpListener, mut arrivals: mpsc::Receiver<Arrival>) {
         self.app.started.send_modify(|started| *started += 1);
         let mut stopped = self.app.stopped.clone();
+        if let (0, Some(tls)) = (self.number, &self.app.tls) {
+            tokio::spawn(tls.clone().watch(stopped.clone()));
+        }
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -146,6 +188,10 @@ impl Door {
     fn accept(&self, stream: TcpStream, peer: SocketAddr) {
         // No place: the connection is closed, which says all that can be said for so little.
         let Some(place) = self.app.places.take(peer.ip()) else { return };
+        if self.app.rules.forwarding.is_proxy(peer.ip()) {
+            // Everybody comes from there.
+            place.caller_known();
+        }
         let Some((idlest, desk)) = self.idlest() else { return self.serve(stream, peer, place) };
         if idlest == self.number {
             return self.serve(stream, peer, place);
@@ -178,7 +224,7 @@ impl Door {
         // An answer leaves in one write: waiting for more would only delay it.
         let _ = stream.set_nodelay(true);
         tokio::spawn(async move {
-            http1::serve(stream, &*app.gateway, &app.rules, &place, peer, app.stopped.clone()).await;
+            app.serve(stream, peer, place).await;
             if let Some(desk) = desks.get(number) {
                 desk.open.fetch_sub(1, Ordering::Relaxed);
             }
