@@ -1,7 +1,13 @@
 //! API keys: their text, and who a key turns out to be. A mistyped or invented key is refused by its checksum, without
 //! a look-up; a known one costs a hash and a read of the cache.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
@@ -80,6 +86,8 @@ pub struct Caller {
     pub rate: Arc<BuyerRate>,
     /// What it pays in when it does not say: the chain of its default payment wallet, else USDC.
     pub default_currency: OriginCurrency,
+    /// When its use was last noted, in Unix milliseconds.
+    noted_at: AtomicU64,
 }
 
 impl Caller {
@@ -116,12 +124,19 @@ pub struct Keys {
     cache: DashMap<[u8; 32], Cached>,
     max: usize,
     ttl_ms: u64,
+    /// Keys that were used since their uses were last written.
+    used: DashMap<[u8; 32], UnixMillis>,
+    use_every: Duration,
 }
+
+/// Uses that one step of the store writes.
+const USES: usize = 512;
 
 impl Keys {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, limiter: Arc<Limiter>, knobs: &config::Actors) -> Self {
         let ttl_ms = u64::try_from(knobs.keys_ttl.as_millis()).unwrap_or(u64::MAX);
-        Self { store, clock, limiter, cache: DashMap::new(), max: knobs.keys_max, ttl_ms }
+        let (max, use_every) = (knobs.keys_max, knobs.key_use_every);
+        Self { store, clock, limiter, cache: DashMap::new(), max, ttl_ms, used: DashMap::new(), use_every }
     }
 
     /// Who this key is.
@@ -137,7 +152,7 @@ impl Keys {
         if let Some(cached) = self.cache.get(&sha256)
             && now.0.saturating_sub(cached.read_at.0) < self.ttl_ms
         {
-            return active(&cached.caller, now);
+            return self.active(&sha256, &cached.caller, now);
         }
         self.look_up(sha256, now).await
     }
@@ -152,12 +167,50 @@ impl Keys {
         };
         let rate = self.limiter.buyer(profile.id);
         let wallets = self.store.wallet_list(profile.id).await?;
-        let caller = Arc::new(Caller { key, profile, rate, default_currency: default_currency(&wallets) });
+        let (default_currency, noted_at) = (default_currency(&wallets), AtomicU64::new(0));
+        let caller = Arc::new(Caller { key, profile, rate, default_currency, noted_at });
         if self.cache.len() >= self.max {
             crate::bound::make_room(&self.cache, self.max);
         }
         self.cache.insert(sha256, Cached { caller: caller.clone(), read_at: now });
-        active(&caller, now)
+        self.active(&sha256, &caller, now)
+    }
+
+    /// The caller, unless its key has ended. Notes the use, seldom: a call costs one look at a number.
+    fn active(&self, sha256: &[u8; 32], caller: &Arc<Caller>, now: UnixMillis) -> Result<Arc<Caller>, Refusal> {
+        if !caller.key.is_active(now) {
+            return Err(Code::Unauthenticated.into());
+        }
+        let noted_at = UnixMillis(caller.noted_at.load(Ordering::Relaxed));
+        if noted_at.0 == 0 || now.since(noted_at) >= self.use_every {
+            caller.noted_at.store(now.0, Ordering::Relaxed);
+            if self.used.len() < self.max {
+                self.used.insert(*sha256, now);
+            }
+        }
+        Ok(caller.clone())
+    }
+
+    /// Writes when keys were last used, many in one step. What the store does not take is not told again: the next use
+    /// is noted as this one was.
+    pub async fn write_uses(&self) {
+        let used: Vec<([u8; 32], UnixMillis)> = self.used.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+        for batch in used.chunks(USES) {
+            for (sha256, at) in batch {
+                self.used.remove_if(sha256, |_, noted| noted == at);
+            }
+            if let Err(error) = self.store.api_keys_used(batch.to_vec()).await {
+                tracing::warn!(%error, count = batch.len(), "when keys were last used could not be written");
+            }
+        }
+    }
+
+    /// Writes uses every `actors.key_use_every`, until the process ends.
+    pub(crate) async fn keep_writing_uses(&self) {
+        loop {
+            tokio::time::sleep(self.use_every).await;
+            self.write_uses().await;
+        }
     }
 
     /// Forgets one key: the next call reads it anew.
@@ -182,10 +235,6 @@ fn default_currency(wallets: &[Wallet]) -> OriginCurrency {
         Some(ChainFamily::Solana) => OriginCurrency::Sol,
         Some(ChainFamily::Evm) | None => OriginCurrency::Usdc,
     }
-}
-
-fn active(caller: &Arc<Caller>, now: UnixMillis) -> Result<Arc<Caller>, Refusal> {
-    if caller.key.is_active(now) { Ok(caller.clone()) } else { Err(Code::Unauthenticated.into()) }
 }
 
 /// Takes the key out of an `Authorization` value.

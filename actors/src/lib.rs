@@ -105,6 +105,8 @@ impl Actors {
         let directory = Directory::new(world.clone());
         let actors = Self(Arc::new(Inner { world, keys, limiter, directory, seller, system }));
         background.spawn(changes::follow(actors.clone()));
+        let noting = actors.clone();
+        background.spawn(async move { noting.keys().keep_writing_uses().await });
         Ok(actors)
     }
 

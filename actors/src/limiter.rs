@@ -24,6 +24,8 @@ pub enum ControlSubject {
     Profile(ProfileId),
     /// An address, without a key.
     Address(IpAddr),
+    /// An account that somebody tries to sign in to, by the SHA-256 of its name; it need not exist.
+    Account([u8; 32]),
 }
 
 /// Which kind of control route.
@@ -35,6 +37,8 @@ pub enum ControlKind {
     Write,
     /// It lets somebody in.
     Auth,
+    /// It tries a password.
+    Login,
 }
 
 /// What the `RateLimit-Policy` and `RateLimit` headers say.
@@ -59,9 +63,9 @@ pub struct Limiter {
     buyers_max: usize,
     buyer_quota: Quota,
     control: DashMap<(ControlSubject, ControlKind), Arc<ControlLimiter>>,
-    control_quotas: [(Quota, u32, u64); 3],
     tests: DashMap<ProfileId, Arc<[DefaultDirectRateLimiter; 2]>>,
     test_quotas: [Quota; 2],
+    control_quotas: [(Quota, u32, u64); 4],
     clock: QuantaClock,
 }
 
@@ -93,6 +97,7 @@ impl Limiter {
                 control(limits.control_reads_per_minute, 60),
                 control(limits.control_writes_per_minute, 60),
                 control(limits.auth_per_five_minutes, 300),
+                control(limits.logins_per_five_minutes, 300),
             ],
             tests: DashMap::new(),
             test_quotas: [test(limits.endpoint_tests_per_minute, 60), test(limits.endpoint_tests_per_day, 86_400)],
@@ -125,23 +130,16 @@ impl Limiter {
         if self.control.len() >= self.buyers_max {
             crate::bound::make_room(&self.control, self.buyers_max);
         }
-        let [read, write, auth] = self.control_quotas;
-        let ((quota, count, seconds), name) = match kind {
-            ControlKind::Read => (read, "reads"),
-            ControlKind::Write => (write, "writes"),
-            ControlKind::Auth => (auth, "auth"),
-        };
+        let ((quota, ..), _) = self.quota(kind);
         let new = || Arc::new(governor::RateLimiter::direct(quota).with_middleware());
         let scope = match who {
             ControlSubject::Profile(_) => "route",
             ControlSubject::Address(_) => "address",
+            ControlSubject::Account(_) => "account",
         };
         let limiter = self.control.entry((who, kind)).or_insert_with(new).clone();
         match limiter.check() {
-            Ok(left) => Ok(RateFields {
-                policy: format!("\"{name}\";q={count};w={seconds}"),
-                state: format!("\"{name}\";r={}", left.remaining_burst_capacity()),
-            }),
+            Ok(left) => Ok(self.fields(kind, left.remaining_burst_capacity())),
             Err(wait) => Err(self.limited(scope, wait.wait_time_from(self.clock.now()))),
         }
     }
@@ -160,6 +158,28 @@ impl Limiter {
             rate.check().map_err(|wait| self.limited("route", wait.wait_time_from(self.clock.now())))?;
         }
         Ok(())
+    }
+
+    /// What the headers say of a rate that is used up.
+    #[must_use]
+    pub fn spent(&self, kind: ControlKind, wait_seconds: u64) -> RateFields {
+        let RateFields { policy, state } = self.fields(kind, 0);
+        RateFields { policy, state: format!("{state};t={wait_seconds}") }
+    }
+
+    fn fields(&self, kind: ControlKind, left: u32) -> RateFields {
+        let ((_, count, seconds), name) = self.quota(kind);
+        RateFields { policy: format!("\"{name}\";q={count};w={seconds}"), state: format!("\"{name}\";r={left}") }
+    }
+
+    fn quota(&self, kind: ControlKind) -> ((Quota, u32, u64), &'static str) {
+        let [read, write, auth, login] = self.control_quotas;
+        match kind {
+            ControlKind::Read => (read, "reads"),
+            ControlKind::Write => (write, "writes"),
+            ControlKind::Auth => (auth, "auth"),
+            ControlKind::Login => (login, "logins"),
+        }
     }
 
     fn limited(&self, scope: &'static str, wait: Duration) -> Refusal {

@@ -104,6 +104,9 @@ codes! {
     ScopeRequired = 403 "SCOPE_REQUIRED", "request_scope", false, Buyer, "The API key lacks the scope that this route needs.";
     ProfileSuspended = 403 "PROFILE_SUSPENDED", "contact_support", false, Buyer, "The profile is suspended.";
     Forbidden = 403 "FORBIDDEN", "fix_request", false, Buyer, "Only the owner may do this.";
+    CsrfRequired = 403 "CSRF_REQUIRED", "fix_request", false, Buyer, "A change by session needs our Origin and the X-CSRF-Token that GET /me tells.";
+    SessionRequired = 401 "SESSION_REQUIRED", "fix_request", false, Buyer, "Only a human who is signed in may do this; no valid session was given.";
+    LoginFailed = 401 "LOGIN_FAILED", "fix_request", false, Buyer, "The e-mail address or the password is wrong.";
     RateLimited = 429 "RATE_LIMITED", "wait_and_retry", true, Buyer, "Too many requests; wait and send it again.";
     PowInvalid = 400 "POW_INVALID", "request_new_challenge", false, Buyer, "The proof of work does not have enough leading zeros.";
     ChallengeInvalid = 401 "CHALLENGE_INVALID", "request_new_challenge", false, Buyer, "The challenge was not issued for this wallet, purpose and profile.";
@@ -112,6 +115,10 @@ codes! {
     SignatureInvalid = 401 "SIGNATURE_INVALID", "request_new_challenge", false, Buyer, "The signature is not this wallet's over the challenge's message.";
     ContractWalletUnsupported = 422 "CONTRACT_WALLET_UNSUPPORTED", "fix_request", false, Buyer, "Contract wallets cannot be verified here.";
     WalletAlreadyRegistered = 409 "WALLET_ALREADY_REGISTERED", "recover_account", false, Buyer, "The wallet belongs to a profile; recover that account instead.";
+    WalletNotRegistered = 404 "WALLET_NOT_REGISTERED", "register", false, Buyer, "The wallet belongs to no profile; register it.";
+    WalletAlreadyLinked = 409 "WALLET_ALREADY_LINKED", "fix_request", false, Buyer, "The wallet is linked to a profile already.";
+    WalletWouldStrandProfile = 409 "WALLET_WOULD_STRAND_PROFILE", "fix_request", false, Buyer, "The profile would have no active wallet left that can recover it.";
+    AlreadyClaimed = 409 "ALREADY_CLAIMED", "fix_request", false, Buyer, "The agent has been claimed.";
     PayoutWalletRequired = 409 "PAYOUT_WALLET_REQUIRED", "fix_request", false, Buyer, "A paid listing needs an active wallet that can be paid out to.";
     Conflict = 409 "CONFLICT", "fix_request", false, Buyer, "What stands there does not allow this, or somebody else changed it at the same time.";
     // What is offered.

@@ -100,8 +100,26 @@ section!(
     Control { listen: String, workers: usize, body_max_bytes: usize, endpoint_test_timeout: Duration }
 );
 section!(
-    /// Proof of work and challenges.
-    Identity { pow_difficulty: u8, challenge_ttl: Duration }
+    /// Proof of work and challenges; wallets, humans, passwords, sessions.
+    Identity {
+        pow_difficulty: u8,
+        pow_busy_per_minute: u32,
+        pow_more: PowMore,
+        challenge_ttl: Duration,
+        wallets_max: usize,
+        agents_max: usize,
+        session_idle: Duration,
+        session_max: Duration,
+        session_noted_every: Duration,
+        password_memory: u64,
+        password_passes: u32,
+        password_hashers: usize,
+        password_waiting: usize,
+    }
+);
+section!(
+    /// Digits of proof of work on top of the usual, by purpose.
+    PowMore { register: u8, recover: u8, listing: u8 }
 );
 section!(
     /// Request rates.
@@ -109,6 +127,7 @@ section!(
         control_reads_per_minute: u32,
         control_writes_per_minute: u32,
         auth_per_five_minutes: u32,
+        logins_per_five_minutes: u32,
         gateway_per_second: u32,
         gateway_burst: u32,
         endpoint_tests_per_minute: u32,
@@ -127,6 +146,7 @@ section!(
         unknown_listings_ttl: Duration,
         keys_max: usize,
         keys_ttl: Duration,
+        key_use_every: Duration,
         buyers_max: usize,
         waiting_room: usize,
         waiting_time: Duration,
@@ -225,6 +245,7 @@ impl Config {
                 route_minimum_micros: r.numbers("payments.sandbox.route_minimum_micros"),
             },
         };
+        let digits = |key: &str| u8::try_from(r.count(key, 0..=4)).unwrap_or(0);
         Self {
             mode,
             proxy: Proxy {
@@ -283,12 +304,28 @@ impl Config {
             },
             identity: Identity {
                 pow_difficulty: u8::try_from(r.count("identity.pow_difficulty", 1..=8)).unwrap_or(4),
+                pow_busy_per_minute: r.number("identity.pow_busy_per_minute", 1..=1_000_000_000),
+                pow_more: PowMore {
+                    register: digits("identity.pow_more.register"),
+                    recover: digits("identity.pow_more.recover"),
+                    listing: digits("identity.pow_more.listing"),
+                },
                 challenge_ttl: r.duration("identity.challenge_ttl", 10 * SECOND..=HOUR),
+                wallets_max: r.size("identity.wallets_max", 1..=1000),
+                agents_max: r.size("identity.agents_max", 1..=10_000),
+                session_idle: r.duration("identity.session_idle", 60 * SECOND..=365 * DAY),
+                session_max: r.duration("identity.session_max", 60 * SECOND..=365 * DAY),
+                session_noted_every: r.duration("identity.session_noted_every", SECOND..=DAY),
+                password_memory: r.bytes("identity.password_memory", 64 * KIB..=GIB),
+                password_passes: r.number("identity.password_passes", 1..=100),
+                password_hashers: r.size("identity.password_hashers", 1..=64),
+                password_waiting: r.size("identity.password_waiting", 0..=10_000),
             },
             limits: Limits {
                 control_reads_per_minute: r.number("limits.control_reads_per_minute", 1..=1_000_000),
                 control_writes_per_minute: r.number("limits.control_writes_per_minute", 1..=1_000_000),
                 auth_per_five_minutes: r.number("limits.auth_per_five_minutes", 1..=1_000_000),
+                logins_per_five_minutes: r.number("limits.logins_per_five_minutes", 1..=1_000_000),
                 gateway_per_second: r.number("limits.gateway_per_second", 1..=1_000_000),
                 gateway_burst: r.number("limits.gateway_burst", 1..=10_000_000),
                 endpoint_tests_per_minute: r.number("limits.endpoint_tests_per_minute", 1..=1_000_000),
@@ -304,6 +341,7 @@ impl Config {
                 unknown_listings_ttl: r.duration("actors.unknown_listings_ttl", 100 * MS..=60 * SECOND),
                 keys_max: r.size("actors.keys_max", 16..=10_000_000),
                 keys_ttl: r.duration("actors.keys_ttl", 100 * MS..=600 * SECOND),
+                key_use_every: r.duration("actors.key_use_every", SECOND..=HOUR),
                 buyers_max: r.size("actors.buyers_max", 16..=10_000_000),
                 waiting_room: r.size("actors.waiting_room", 0..=65_536),
                 waiting_time: r.duration("actors.waiting_time", Duration::ZERO..=10 * SECOND),
@@ -376,6 +414,12 @@ impl Config {
         if self.actors.circuit_pause_min > self.actors.circuit_pause_max {
             let value = humantime::format_duration(self.actors.circuit_pause_min).to_string();
             problem("actors.circuit_pause_min", value, "must not exceed actors.circuit_pause_max");
+        }
+        let identity = &self.identity;
+        if identity.session_noted_every > identity.session_idle || identity.session_idle > identity.session_max {
+            let value = humantime::format_duration(identity.session_idle).to_string();
+            let reason = "must lie between identity.session_noted_every and identity.session_max";
+            problem("identity.session_idle", value, reason);
         }
         if self.proxy.hold_bytes as u64 > self.proxy.keep_bytes {
             problem("proxy.hold_bytes", self.proxy.hold_bytes.to_string(), "must not exceed proxy.keep_bytes");

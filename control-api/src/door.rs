@@ -9,7 +9,10 @@ use storage::{
     model::{Clock, UnixMillis},
 };
 
-use crate::{catalog::Catalogue, identity::Challenges};
+use crate::{
+    catalog::Catalogue,
+    identity::{Challenges, Passwords, Sessions},
+};
 
 /// The control API's own things and its neighbours'.
 pub(crate) struct Door {
@@ -20,6 +23,8 @@ pub(crate) struct Door {
     /// The public URL without a slash at its end.
     pub(crate) site: String,
     pub(crate) challenges: Challenges,
+    pub(crate) sessions: Sessions,
+    pub(crate) passwords: Passwords,
     pub(crate) catalogue: Catalogue,
     pub(crate) started_at: UnixMillis,
 }
@@ -33,12 +38,16 @@ impl Door {
         clock: Clock,
         site: String,
     ) -> StoreResult<Self> {
+        let unusable = || StoreError::Corrupt("the server's secret cannot be used".into());
         let secret = store.server_secret("challenge").await?;
-        let challenges = Challenges::new(&secret, &config.identity, &site)
-            .ok_or_else(|| StoreError::Corrupt("the server's secret cannot be used".into()))?;
+        let challenges = Challenges::new(&secret, &config.identity, &site).ok_or_else(unusable)?;
+        let (secret, is_dev) = (store.server_secret("session").await?, config.mode == Mode::Dev);
+        let sessions = Sessions::new(&secret, &config.identity, &site, is_dev).ok_or_else(unusable)?;
+        let passwords = Passwords::new(&config.identity);
+        let passwords = passwords.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let catalogue = Catalogue::load(store.clone()).await?;
         let started_at = clock.now();
-        Ok(Self { config, store, actors, clock, site, challenges, catalogue, started_at })
+        Ok(Self { config, store, actors, clock, site, challenges, sessions, passwords, catalogue, started_at })
     }
 
     /// Whether http, loopback sellers and the sandbox are permitted.

@@ -10,12 +10,12 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, header},
+    http::{Method, header, header::HeaderMap},
     web,
 };
 use actors::{
     keys::{self, Caller},
-    limiter::{ControlKind, ControlSubject, RateFields},
+    limiter::{ControlKind, ControlSubject},
     refusal::{Code, Refusal},
 };
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use storage::model::{Scope, UnixMillis};
 use crate::{
     door::Door,
     fields::Fields,
+    identity::sessions::SignedIn,
     query::Query,
     reply::{self, Frame, Reply},
     routes::Access,
@@ -43,7 +44,20 @@ pub(crate) struct Ask {
     body: Bytes,
 }
 
+/// Who asks where a key and a session do as well.
+pub(crate) enum Who {
+    /// A program with a key.
+    Key(Arc<Caller>),
+    /// A human who is signed in.
+    Human(SignedIn),
+}
+
 impl Ask {
+    /// The header fields.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
     /// A part of the path.
     pub(crate) fn segment(&self, name: &str) -> &str {
         self.request.match_info().get(name).unwrap_or_default()
@@ -123,6 +137,54 @@ where
     visit.end(&request, answer)
 }
 
+/// Serves a route that needs a key or a session. A key that is given counts, whatever cookies come along.
+pub(crate) async fn either<F, R>(
+    request: HttpRequest,
+    payload: web::Payload,
+    access: Access,
+    handler: F,
+) -> HttpResponse
+where
+    F: FnOnce(Ask, Who) -> R,
+    R: Future<Output = Result<Reply, Refusal>>,
+{
+    let Some(mut visit) = Visit::begin(&request) else { return HttpResponse::InternalServerError().finish() };
+    let answer = async {
+        let by_session =
+            !request.headers().contains_key(header::AUTHORIZATION) && visit.door.sessions.is_given(request.headers());
+        let who = if by_session {
+            Who::Human(visit.admit_human(&request).await?)
+        } else {
+            Who::Key(visit.admit_caller(&request, access).await?)
+        };
+        let ask = visit.ask(request.clone(), payload, None).await?;
+        handler(ask, who).await
+    };
+    let answer = answer.await;
+    visit.end(&request, answer)
+}
+
+/// Serves a route that needs a session.
+pub(crate) async fn signed_in<F, R>(
+    request: HttpRequest,
+    payload: web::Payload,
+    _access: Access,
+    handler: F,
+) -> HttpResponse
+where
+    F: FnOnce(Ask, SignedIn) -> R,
+    R: Future<Output = Result<Reply, Refusal>>,
+{
+    let Some(mut visit) = Visit::begin(&request) else { return HttpResponse::InternalServerError().finish() };
+    let answer = async {
+        let signed_in = visit.admit_human(&request).await?;
+        let ask = visit.ask(request.clone(), payload, None).await?;
+        handler(ask, signed_in).await
+    };
+    let answer = answer.await;
+    visit.end(&request, answer)
+}
+
 /// Answers what no route or no method of a route takes.
 pub(crate) fn refuse(request: &HttpRequest, code: Code, allow: Option<&'static str>) -> HttpResponse {
     let Some(mut visit) = Visit::begin(request) else { return HttpResponse::InternalServerError().finish() };
@@ -153,7 +215,7 @@ impl Visit {
         // What lets somebody in carries challenges and keys.
         self.frame.is_private = access == Access::Auth;
         let kind = if access == Access::Auth { ControlKind::Auth } else { kind_of(request) };
-        self.frame.rate = Some(self.take(ControlSubject::Address(self.address), kind)?);
+        self.take(ControlSubject::Address(self.address), kind)?;
         Ok(None)
     }
 
@@ -168,16 +230,38 @@ impl Visit {
             }
             Err(refusal) => return Err(refusal),
         };
-        self.frame.rate = Some(self.take(ControlSubject::Profile(caller.profile.id), kind_of(request))?);
+        self.take(ControlSubject::Profile(caller.profile.id), kind_of(request))?;
         if caller.profile.is_suspended {
             return Err(Code::ProfileSuspended.into());
         }
         match access {
-            Access::Read => caller.require(Scope::Read)?,
-            Access::Write => caller.require(Scope::Write)?,
-            Access::Open | Access::Auth | Access::Optional | Access::Key => {}
+            Access::Read | Access::ReadEither => caller.require(Scope::Read)?,
+            Access::Write | Access::WriteEither => caller.require(Scope::Write)?,
+            Access::Open | Access::Auth | Access::Optional => {}
+            Access::Key | Access::Either | Access::Session => {}
         }
         Ok(caller)
+    }
+
+    async fn admit_human(&mut self, request: &HttpRequest) -> Result<SignedIn, Refusal> {
+        self.frame.is_private = true;
+        let door = self.door.clone();
+        let found = door.sessions.find(door.store.as_ref(), request.headers(), door.clock.now()).await;
+        let signed_in = match found {
+            Ok(signed_in) => signed_in,
+            Err(refusal) => {
+                if refusal.code() == Code::SessionRequired {
+                    self.take(ControlSubject::Address(self.address), ControlKind::Auth)?;
+                }
+                return Err(refusal);
+            }
+        };
+        self.take(ControlSubject::Profile(signed_in.profile.id), kind_of(request))?;
+        if signed_in.profile.is_suspended {
+            return Err(Code::ProfileSuspended.into());
+        }
+        door.sessions.check_change(request.method(), request.headers(), &signed_in)?;
+        Ok(signed_in)
     }
 
     async fn caller(&self, request: &HttpRequest) -> Result<Arc<Caller>, Refusal> {
@@ -188,8 +272,19 @@ impl Visit {
         self.door.actors.keys().caller(token.as_bytes()).await
     }
 
-    fn take(&self, who: ControlSubject, kind: ControlKind) -> Result<RateFields, Refusal> {
-        self.door.actors.limits().check_control(who, kind)
+    /// Takes one request off a rate; the answer tells what is left, a refusal too.
+    fn take(&mut self, who: ControlSubject, kind: ControlKind) -> Result<(), Refusal> {
+        let limits = self.door.actors.limits();
+        match limits.check_control(who, kind) {
+            Ok(rate) => {
+                self.frame.rate = Some(rate);
+                Ok(())
+            }
+            Err(refusal) => {
+                self.frame.rate = Some(limits.spent(kind, refusal.retry_after_seconds().unwrap_or_default()));
+                Err(refusal)
+            }
+        }
     }
 
     async fn ask(
@@ -200,7 +295,7 @@ impl Visit {
     ) -> Result<Ask, Refusal> {
         let knobs = &self.door.config;
         let body = match *request.method() {
-            Method::POST | Method::PUT | Method::PATCH => {
+            Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
                 let whole = read_body(&request, payload, knobs.control.body_max_bytes);
                 tokio::time::timeout(knobs.proxy.body_timeout, whole).await.map_err(|_| Code::RequestTimeout)??
             }

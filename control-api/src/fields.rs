@@ -95,6 +95,11 @@ impl Fields {
         self.wrong.entry(shown).or_insert_with(|| reason.into());
     }
 
+    /// Whether a field was mentioned and is not read yet.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
     /// Notes which of these fields are missing.
     pub(crate) fn require(&mut self, names: &[&str]) {
         for name in names {
@@ -250,6 +255,11 @@ pub(crate) fn list<T: PartialEq>(
         }
         Ok(read)
     }
+}
+
+/// `true` or `false`.
+pub(crate) fn flag(value: &RawValue) -> Read<bool> {
+    value.get().parse().map_err(|_| "must be true or false".into())
 }
 
 /// Text that `parse` understands.

@@ -20,5 +20,6 @@ mod routes;
 mod sandbox;
 mod server;
 
+pub use identity::password::{PasswordError, hash_password};
 pub use routes::{Access, ROUTES, Route};
 pub use server::{ControlApi, ControlError, Listen, start};

@@ -22,6 +22,7 @@ pub(crate) struct Reply {
     status: StatusCode,
     content_type: &'static str,
     body: Vec<u8>,
+    cookie: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -67,7 +68,7 @@ impl Reply {
 
     /// A page for people.
     pub(crate) fn html(body: String) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body: body.into_bytes() }
+        Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body: body.into_bytes(), cookie: None }
     }
 
     fn new<T: Serialize, P: Serialize>(status: StatusCode, data: T, pagination: Option<P>) -> Result<Self, Refusal> {
@@ -75,7 +76,12 @@ impl Reply {
             tracing::error!(%error, "an answer could not be written");
             Refusal::from(Code::Internal)
         })?;
-        Ok(Self { status, content_type: JSON, body })
+        Ok(Self { status, content_type: JSON, body, cookie: None })
+    }
+
+    /// With a whole `Set-Cookie`.
+    pub(crate) fn with_cookie(self, cookie: String) -> Self {
+        Self { cookie: Some(cookie), ..self }
     }
 }
 
@@ -98,6 +104,9 @@ pub(crate) fn write(answer: Result<Reply, Refusal>, frame: Frame, site: &str) ->
         Ok(reply) => {
             let mut response = HttpResponse::build(reply.status);
             frame.write(&mut response);
+            if let Some(cookie) = reply.cookie {
+                response.insert_header((header::SET_COOKIE, cookie));
+            }
             response.insert_header((header::CONTENT_TYPE, reply.content_type)).body(reply.body)
         }
         Err(refusal) => {

@@ -21,13 +21,27 @@ pub enum Access {
     Read,
     /// A key that may write.
     Write,
+    /// Any key, or a human who is signed in.
+    Either,
+    /// A key that may read, or a human who is signed in.
+    ReadEither,
+    /// A key that may write, or a human who is signed in.
+    WriteEither,
+    /// A human who is signed in.
+    Session,
 }
 
 impl Access {
-    /// Whether it is refused without a key.
+    /// Whether it is refused without a key; where a session does as well, without either.
     #[must_use]
     pub fn needs_key(self) -> bool {
-        matches!(self, Self::Key | Self::Read | Self::Write)
+        matches!(self, Self::Key | Self::Read | Self::Write | Self::Either | Self::ReadEither | Self::WriteEither)
+    }
+
+    /// Whether anybody may ask.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Auth | Self::Optional)
     }
 }
 
@@ -72,6 +86,19 @@ macro_rules! bind {
     (Open, $($handler:ident)::+) => { bind!(@open Open, $($handler)::+) };
     (Auth, $($handler:ident)::+) => { bind!(@open Auth, $($handler)::+) };
     (Optional, $($handler:ident)::+) => { bind!(@open Optional, $($handler)::+) };
+    (Session, $($handler:ident)::+) => {
+        |request: HttpRequest, payload: web::Payload| {
+            extract::signed_in(request, payload, Access::Session, $($handler)::+)
+        }
+    };
+    (Either, $($handler:ident)::+) => { bind!(@either Either, $($handler)::+) };
+    (ReadEither, $($handler:ident)::+) => { bind!(@either ReadEither, $($handler)::+) };
+    (WriteEither, $($handler:ident)::+) => { bind!(@either WriteEither, $($handler)::+) };
+    (@either $access:ident, $($handler:ident)::+) => {
+        |request: HttpRequest, payload: web::Payload| {
+            extract::either(request, payload, Access::$access, $($handler)::+)
+        }
+    };
     (@open $access:ident, $($handler:ident)::+) => {
         |request: HttpRequest, payload: web::Payload| {
             extract::open(request, payload, Access::$access, $($handler)::+)
@@ -89,9 +116,24 @@ routes! {
     "/api/v1/health" { GET Open => ops::health }
     "/api/v1/auth/challenge" { POST Auth => identity::challenge::issue }
     "/api/v1/register" { POST Auth => identity::register::register }
-    "/api/v1/me" { GET Key => identity::me::show }
-    "/api/v1/api-keys" { GET Read => identity::api_keys::list_all, POST Write => identity::api_keys::create }
-    "/api/v1/api-keys/{id}" { DELETE Write => identity::api_keys::revoke }
+    "/api/v1/auth/recover" { POST Auth => identity::recover::recover }
+    "/api/v1/auth/signup" { POST Auth => identity::humans::sign_up }
+    "/api/v1/auth/login" { POST Auth => identity::humans::log_in }
+    "/api/v1/auth/logout" { POST Session => identity::humans::log_out }
+    "/api/v1/me" { GET Either => identity::me::show }
+    "/api/v1/me/wallets" { GET Read => identity::wallets::list_all, POST Write => identity::wallets::link }
+    "/api/v1/me/wallets/{id}" {
+        GET Read => identity::wallets::show,
+        PATCH Write => identity::wallets::change,
+        DELETE Write => identity::wallets::remove,
+    }
+    "/api/v1/api-keys" {
+        GET ReadEither => identity::api_keys::list_all,
+        POST WriteEither => identity::api_keys::create,
+    }
+    "/api/v1/api-keys/{id}" { DELETE WriteEither => identity::api_keys::revoke }
+    "/api/v1/agents/{id}" { GET Open => identity::me::show_public }
+    "/api/v1/agents/{id}/claim" { POST Session => identity::claim::claim }
     // catalog
     "/api/v1/categories" { GET Open => catalog::categories::list_all }
     "/api/v1/listings" { GET Open => catalog::browse::list, POST Write => catalog::listings::create }

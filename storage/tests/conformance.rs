@@ -91,7 +91,18 @@ macro_rules! conformance {
             identity:
                 a_wallet_makes_one_profile,
                 keys_are_found_listed_and_revoked,
-                a_nonce_is_fresh_once,
+                a_profile_is_written_onto_its_version,
+                e12_of_two_changes_that_strand_together_one_wins,
+                e12_a_wallet_that_lost_its_right_proves_nothing,
+                e13_of_two_links_of_a_wallet_one_wins,
+                a_profile_has_so_many_wallets_at_most,
+                one_default_of_each_kind_under_a_storm,
+                an_agent_is_claimed_once,
+                recovery_makes_a_key_and_revokes_the_others,
+                a_last_use_never_goes_back,
+                an_email_makes_one_human,
+                e16_sessions_end_one_by_one_and_all_at_once,
+                e8_a_nonce_is_fresh_once,
                 a_secret_is_drawn_once;
             catalog:
                 a_new_store_has_categories,

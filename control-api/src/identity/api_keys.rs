@@ -1,25 +1,25 @@
 //! `/api-keys`: a profile's keys. A key's text exists in one answer only.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use actors::{
-    keys::{self, Caller},
+    keys,
     refusal::{Code, Refusal},
 };
 use serde::Serialize;
 use storage::{
     Change,
-    model::{ApiKey, ApiKeyId, Micros, Scope, UnixMillis},
+    model::{ApiKey, ApiKeyId, Micros, ProfileId, Scope, UnixMillis},
 };
 
 use crate::{
-    extract::Ask,
-    fields::{Fields, Lines, choice, list, number, small, text},
+    extract::{Ask, Who},
+    fields::{Fields, Lines, choice, list, number, parsed, small, text},
     reply::{Reply, Shown},
 };
 
 /// The list is not paged, so that it must end somewhere.
-const ACTIVE_KEYS_MAX: usize = 100;
+pub(crate) const ACTIVE_KEYS_MAX: usize = 100;
 const DAY: Duration = Duration::from_secs(86_400);
 const SCOPES: &[(&str, Scope)] = &[("gateway", Scope::Gateway), ("read", Scope::Read), ("write", Scope::Write)];
 
@@ -70,24 +70,51 @@ struct NewKeyView {
     authorization_header: String,
 }
 
+/// How many of these keys work now.
+pub(crate) fn count_active(keys: &[ApiKey], now: UnixMillis) -> usize {
+    keys.iter().filter(|key| key.is_active(now)).count()
+}
+
+/// Whose keys: the caller's own, or those of the agent that a human names and has claimed.
+async fn owner(ask: &Ask, who: &Who, named: Option<ProfileId>) -> Result<ProfileId, Refusal> {
+    let field = |reason| Refusal::from(Code::ValidationFailed).field("profile_id", reason);
+    let human = match (who, named) {
+        (Who::Key(caller), None) => return Ok(caller.profile.id),
+        (Who::Key(_), Some(_)) => return Err(field("goes with a session only; a key has its own profile")),
+        (Who::Human(human), _) => human.profile.id,
+    };
+    let agent = named.ok_or_else(|| field("is required with a session: an agent that you have claimed"))?;
+    let profile = ask.door.store.profile_get(agent).await?;
+    let profile = profile.filter(|profile| profile.claimed_by == Some(human)).ok_or(Code::NotFound)?;
+    if profile.is_suspended { Err(Code::ProfileSuspended.into()) } else { Ok(agent) }
+}
+
+fn named_in_query(ask: &Ask) -> Result<Option<ProfileId>, Refusal> {
+    ask.query(|query| query.parsed("profile_id", "an id"))
+}
+
 /// `GET /api-keys`.
-pub(crate) async fn list_all(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refusal> {
-    let keys = ask.door.store.api_key_list(caller.profile.id).await?;
+pub(crate) async fn list_all(ask: Ask, who: Who) -> Result<Reply, Refusal> {
+    let owner = owner(&ask, &who, named_in_query(&ask)?).await?;
+    let keys = ask.door.store.api_key_list(owner).await?;
     Reply::ok(keys.iter().map(|key| KeyView::new(key, ask.now)).collect::<Vec<_>>())
 }
 
 /// `POST /api-keys`.
-pub(crate) async fn create(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refusal> {
-    let wanted = ask.fields(|f| read_wanted(f, &caller.key, ask.now))?;
-    let keys = ask.door.store.api_key_list(caller.profile.id).await?;
-    if keys.iter().filter(|key| key.is_active(ask.now)).count() >= ACTIVE_KEYS_MAX {
+pub(crate) async fn create(ask: Ask, who: Who) -> Result<Reply, Refusal> {
+    let (wanted, named) = ask.fields(|f| {
+        let named = f.optional("profile_id", parsed(|text| text.parse().map_err(|_| "must be an id".into())));
+        Some((read_wanted(f, &Rights::of(&who), ask.now)?, named))
+    })?;
+    let owner = owner(&ask, &who, named).await?;
+    if count_active(&ask.door.store.api_key_list(owner).await?, ask.now) >= ACTIVE_KEYS_MAX {
         let refusal = Refusal::from(Code::Conflict).next_action("fix_request");
         return Err(refusal.message(format!("The profile has {ACTIVE_KEYS_MAX} active keys; revoke one first.")));
     }
     let new = keys::generate().map_err(|_| Code::Internal)?;
     let key = ApiKey {
         id: ApiKeyId::mint(ask.now),
-        profile: caller.profile.id,
+        profile: owner,
         key_sha256: new.sha256,
         name: wanted.name,
         key_prefix: new.prefix,
@@ -109,9 +136,10 @@ pub(crate) async fn create(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refus
 }
 
 /// `DELETE /api-keys/:id`.
-pub(crate) async fn revoke(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refusal> {
+pub(crate) async fn revoke(ask: Ask, who: Who) -> Result<Reply, Refusal> {
+    let owner = owner(&ask, &who, named_in_query(&ask)?).await?;
     let id = ask.id("id", Code::NotFound)?;
-    let revoked = ask.door.store.api_key_revoke(caller.profile.id, id, ask.now).await?;
+    let revoked = ask.door.store.api_key_revoke(owner, id, ask.now).await?;
     let key = revoked.ok_or(Code::NotFound)?;
     ask.door.changed(Change::ApiKey(key.key_sha256)).await?;
     Reply::ok(KeyView::new(&key, ask.now))
@@ -125,8 +153,36 @@ struct Wanted {
     daily_spend: Option<Micros>,
 }
 
+/// What a new key may have at most.
+struct Rights {
+    scopes: Vec<Scope>,
+    expires_at: Option<UnixMillis>,
+    max_price: Option<Micros>,
+    daily_spend: Option<Micros>,
+}
+
+impl Rights {
+    /// A key's own; all that there are for a human, who could recover the agent.
+    fn of(who: &Who) -> Self {
+        match who {
+            Who::Key(caller) => Self {
+                scopes: caller.key.scopes.clone(),
+                expires_at: caller.key.expires_at,
+                max_price: caller.key.max_price,
+                daily_spend: caller.key.daily_spend,
+            },
+            Who::Human(_) => Self {
+                scopes: SCOPES.iter().map(|(_, scope)| *scope).collect(),
+                expires_at: None,
+                max_price: None,
+                daily_spend: None,
+            },
+        }
+    }
+}
+
 /// A key makes keys that may do no more, spend no more and live no longer than itself.
-fn read_wanted(f: &mut Fields, own: &ApiKey, now: UnixMillis) -> Option<Wanted> {
+fn read_wanted(f: &mut Fields, own: &Rights, now: UnixMillis) -> Option<Wanted> {
     let name = f.required("name", text(1..=80, Lines::One));
     let scopes = f.optional("scopes", list(1..=SCOPES.len(), choice(SCOPES)));
     if scopes.iter().flatten().any(|scope| !own.scopes.contains(scope)) {

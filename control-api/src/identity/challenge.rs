@@ -1,7 +1,7 @@
 //! `POST /auth/challenge`: a text to sign, stateless until it is used. The server rebuilds it from the nonce and the
 //! request and never parses what the client says.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use actors::refusal::{Code, Refusal};
 use serde::Serialize;
@@ -69,17 +69,54 @@ impl Purpose {
 /// Issues challenges and redeems them.
 pub(crate) struct Challenges {
     seal: Seal,
-    difficulty: u8,
-    ttl: Duration,
+    knobs: config::Identity,
     site: String,
     domain: String,
+    load: Load,
 }
 
-/// A challenge that is used up now: what it proves may be acted on.
+/// A challenge that was issued here and is good for what it is wanted for; it may have been used before.
 #[derive(Debug)]
-pub(crate) struct Redeemed {
+pub(crate) struct Challenge {
+    nonce: Nonce,
+    message: String,
+}
+
+impl Challenge {
     /// What the wallet had to sign.
-    pub(crate) message: String,
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Uses it up. What it proves may be acted on only after this.
+    ///
+    /// # Errors
+    /// `ChallengeAlreadyUsed`, `StoreUnavailable`.
+    pub(crate) async fn redeem(&self, store: &dyn Store) -> Result<(), Refusal> {
+        match store.nonce_use(self.nonce.sha256(), self.nonce.expires_at()).await? {
+            NonceUsed::Fresh => Ok(()),
+            NonceUsed::Again => Err(Code::ChallengeAlreadyUsed.into()),
+        }
+    }
+}
+
+/// Counts the challenges of a minute on this node: under load each asks for more work. Roughly: two that come at once
+/// when the minute turns may both begin it.
+#[derive(Default)]
+struct Load {
+    minute: AtomicU64,
+    count: AtomicU64,
+}
+
+impl Load {
+    /// Counts one, and tells how many the minute has had.
+    fn count(&self, now: UnixMillis) -> u64 {
+        let minute = now.seconds() / 60;
+        if self.minute.swap(minute, Ordering::Relaxed) != minute {
+            self.count.store(0, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
 #[derive(Serialize)]
@@ -145,35 +182,44 @@ impl Challenges {
     pub(crate) fn new(secret: &[u8; 32], knobs: &config::Identity, site: &str) -> Option<Self> {
         let domain = site.split_once("://").map_or(site, |(_, rest)| rest);
         let domain = domain.split('/').next().unwrap_or_default().to_string();
-        let (difficulty, ttl) = (knobs.pow_difficulty, knobs.challenge_ttl);
-        Some(Self { seal: Seal::new(secret)?, difficulty, ttl, site: site.to_string(), domain })
+        let (knobs, load) = (knobs.clone(), Load::default());
+        Some(Self { seal: Seal::new(secret)?, knobs, site: site.to_string(), domain, load })
     }
 
     fn issue(&self, subject: &Subject, now: UnixMillis) -> Result<Nonce, Refusal> {
-        Nonce::issue(&self.seal, subject, self.difficulty, self.ttl, now)
+        let more = match subject.purpose {
+            Purpose::Register => self.knobs.pow_more.register,
+            Purpose::Recover => self.knobs.pow_more.recover,
+            Purpose::ClaimAgent | Purpose::LinkWallet | Purpose::UpdateWallet => 0,
+        };
+        let difficulty = self.difficulty(more, now);
+        Nonce::issue(&self.seal, subject, difficulty, self.knobs.challenge_ttl, now)
     }
 
-    /// Checks a challenge's MAC, time and proof of work, in that order and before the store is asked; then uses it up.
-    /// Whatever the signature turns out to be, the challenge is gone.
+    /// How many zeros to ask for: `more` than usual, and one more under load.
+    fn difficulty(&self, more: u8, now: UnixMillis) -> u8 {
+        let is_busy = self.load.count(now) > u64::from(self.knobs.pow_busy_per_minute);
+        self.knobs.pow_difficulty + more + u8::from(is_busy)
+    }
+
+    /// Checks a challenge's MAC (and with it purpose and subject), time and proof of work, in that order. The store is
+    /// not asked.
     ///
     /// # Errors
-    /// `ChallengeInvalid`, `ChallengeExpired`, `PowInvalid`, `ChallengeAlreadyUsed`, `StoreUnavailable`.
-    pub(crate) async fn redeem(
+    /// `ChallengeInvalid`, `ChallengeExpired`, `PowInvalid`.
+    pub(crate) fn check(
         &self,
-        store: &dyn Store,
         subject: &Subject,
         nonce: &str,
-        pow_nonce: &str,
+        pow_nonce: Option<&str>,
         now: UnixMillis,
-    ) -> Result<Redeemed, Refusal> {
-        let nonce = Nonce::check(&self.seal, subject, self.ttl, nonce, now)?;
+    ) -> Result<Challenge, Refusal> {
+        let nonce = Nonce::check(&self.seal, subject, self.knobs.challenge_ttl, nonce, now)?;
         if let Some(work) = self.work(subject, &nonce)? {
-            work.check(pow_nonce)?;
+            work.check(pow_nonce.unwrap_or_default())?;
         }
-        match store.nonce_use(nonce.sha256(), nonce.expires_at()).await? {
-            NonceUsed::Fresh => Ok(Redeemed { message: self.message(subject, &nonce) }),
-            NonceUsed::Again => Err(Code::ChallengeAlreadyUsed.into()),
-        }
+        let message = self.message(subject, &nonce);
+        Ok(Challenge { nonce, message })
     }
 
     /// The proof of work that goes with a nonce; rebuilt, never sent back.
@@ -198,11 +244,11 @@ impl Challenges {
     pub(crate) fn listing_work(&self, seller: ProfileId, now: UnixMillis) -> Result<(Work, UnixMillis), Refusal> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Code::Internal)?;
-        let expires_at = now.plus(self.ttl);
+        let expires_at = now.plus(self.knobs.challenge_ttl);
         let slots = Slots {
             purpose: "listing",
             subject: &seller.to_string(),
-            difficulty: self.difficulty,
+            difficulty: self.difficulty(self.knobs.pow_more.listing, now),
             expires_at,
             random: &hex::encode(random),
         };
@@ -237,5 +283,28 @@ impl Challenges {
             issued = nonce.issued_at(),
             expires = nonce.expires_at(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_grows_by_purpose_and_under_load() {
+        let knobs = config::Config::from_parts(None, []).expect("defaults").identity;
+        let knobs = config::Identity {
+            pow_busy_per_minute: 2,
+            pow_more: config::PowMore { recover: 2, ..knobs.pow_more.clone() },
+            ..knobs
+        };
+        let challenges = Challenges::new(&[1; 32], &knobs, "https://x.example").expect("32 bytes");
+        let zeros = |purpose, now| {
+            let subject = Subject { purpose, wallet: Address::Evm([1; 20]), profile: None, other: None };
+            challenges.issue(&subject, UnixMillis(now)).expect("randomness").difficulty()
+        };
+        assert_eq!((zeros(Purpose::Register, 0), zeros(Purpose::Recover, 1)), (4, 6));
+        assert_eq!((zeros(Purpose::Register, 2), zeros(Purpose::Recover, 3)), (5, 7), "more than two in this minute");
+        assert_eq!(zeros(Purpose::Register, 60_000), 4, "another minute");
     }
 }

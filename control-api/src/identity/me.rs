@@ -1,16 +1,15 @@
-//! `GET /me`: who a key is.
+//! `GET /me`: who a key or a session is. `GET /agents/:id`: who others are.
 
-use std::sync::Arc;
-
-use actors::{keys::Caller, refusal::Refusal};
-use serde::Serialize;
-use storage::model::{
-    AccountType, ChainFamily, Profile, ProfileId, Scope, UnixMillis, Wallet, WalletCapability, WalletId, WalletStatus,
+use actors::{
+    keys::Caller,
+    refusal::{Code, Refusal},
 };
+use serde::Serialize;
+use storage::model::{AccountType, Profile, ProfileId, Scope, UnixMillis};
 
-use super::{address::Address, api_keys::KeyView};
+use super::{api_keys::KeyView, sessions::SignedIn, wallets::WalletView};
 use crate::{
-    extract::Ask,
+    extract::{Ask, Who},
     reply::{Reply, Shown},
 };
 
@@ -42,36 +41,6 @@ impl From<&Profile> for ProfileView {
     }
 }
 
-/// A wallet as its owner sees it.
-#[derive(Debug, Serialize)]
-struct WalletView {
-    id: Shown<WalletId>,
-    address: String,
-    chain: ChainFamily,
-    label: Option<String>,
-    status: WalletStatus,
-    capabilities: Vec<WalletCapability>,
-    default_payment: bool,
-    default_payout: bool,
-    created_at: Shown<UnixMillis>,
-}
-
-impl WalletView {
-    fn new(wallet: &Wallet) -> Option<Self> {
-        Some(Self {
-            id: Shown(wallet.id),
-            address: Address::stored(wallet.family, &wallet.address)?.shown(),
-            chain: wallet.family,
-            label: wallet.label.clone(),
-            status: wallet.status,
-            capabilities: wallet.capabilities.clone(),
-            default_payment: wallet.default_payment,
-            default_payout: wallet.default_payout,
-            created_at: Shown(wallet.created_at),
-        })
-    }
-}
-
 #[derive(Serialize)]
 struct MeView {
     profile: ProfileView,
@@ -81,14 +50,58 @@ struct MeView {
     key: KeyView,
 }
 
+#[derive(Serialize)]
+struct HumanView {
+    profile: ProfileView,
+    wallets: [(); 0],
+    score: u16,
+    csrf_token: String,
+    session: SessionView,
+    agents: Vec<ProfileView>,
+}
+
+#[derive(Serialize)]
+struct SessionView {
+    created_at: Shown<UnixMillis>,
+    expires_at: Shown<UnixMillis>,
+}
+
 /// `GET /me`.
-pub(crate) async fn show(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refusal> {
+pub(crate) async fn show(ask: Ask, who: Who) -> Result<Reply, Refusal> {
+    match who {
+        Who::Key(caller) => show_agent(&ask, &caller).await,
+        Who::Human(signed_in) => show_human(&ask, signed_in).await,
+    }
+}
+
+async fn show_agent(ask: &Ask, caller: &Caller) -> Result<Reply, Refusal> {
     let wallets = ask.door.store.wallet_list(caller.profile.id).await?;
     Reply::ok(MeView {
         profile: ProfileView::from(&caller.profile),
-        wallets: wallets.iter().filter_map(WalletView::new).collect(),
+        wallets: wallets.iter().map(WalletView::new).collect::<Result<_, _>>()?,
         score: caller.profile.score,
         scopes: caller.key.scopes.clone(),
         key: KeyView::new(&caller.key, ask.now),
     })
+}
+
+async fn show_human(ask: &Ask, signed_in: SignedIn) -> Result<Reply, Refusal> {
+    let SignedIn { profile, session, csrf_token } = signed_in;
+    let agents = ask.door.store.agents_claimed_by(profile.id).await?;
+    Reply::ok(HumanView {
+        profile: ProfileView::from(&profile),
+        wallets: [],
+        score: profile.score,
+        csrf_token,
+        session: SessionView { created_at: Shown(session.created_at), expires_at: Shown(session.ends_at) },
+        agents: agents.iter().map(ProfileView::from).collect(),
+    })
+}
+
+/// `GET /agents/:id`: an agent as anybody may see it. Humans, and agents that an operator closed, are not shown.
+pub(crate) async fn show_public(ask: Ask) -> Result<Reply, Refusal> {
+    ask.no_query()?;
+    let profile = ask.door.store.profile_get(ask.id("id", Code::NotFound)?).await?;
+    let profile = profile.filter(|profile| profile.account_type != AccountType::Human && !profile.is_suspended);
+    Reply::ok(ProfileView::from(&profile.ok_or(Code::NotFound)?))
 }

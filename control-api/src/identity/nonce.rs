@@ -170,7 +170,7 @@ fn family_of(address: Option<&Address>) -> &'static [u8] {
 }
 
 /// Compares without telling by its time where two differ.
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 

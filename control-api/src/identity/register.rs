@@ -13,17 +13,10 @@ use storage::{
     },
 };
 
-use super::{
-    address::Address,
-    challenge::{Purpose, wallet_address},
-    me::ProfileView,
-    nonce::Subject,
-    pow,
-    signature::Signature,
-};
+use super::{address::Address, challenge::Purpose, me::ProfileView, pow, proof::WalletProof};
 use crate::{
     extract::Ask,
-    fields::{Fields, Lines, exact, parsed, text},
+    fields::{Fields, Lines, parsed, text},
     reply::Reply,
 };
 
@@ -31,57 +24,57 @@ use crate::{
 const FIRST_SCORE: u16 = 300;
 
 struct Registration {
-    wallet: Address,
-    signature: String,
-    nonce: String,
+    proof: WalletProof,
     pow_nonce: String,
     display_name: Option<String>,
 }
 
+/// A profile and the one answer that has its key.
 #[derive(Serialize)]
-struct RegisteredView {
+pub(crate) struct RegisteredView {
     profile: ProfileView,
     api_key: String,
     authorization_header: String,
 }
 
+impl RegisteredView {
+    pub(crate) fn new(profile: &Profile, key: keys::NewKey) -> Self {
+        Self {
+            profile: ProfileView::from(profile),
+            authorization_header: format!("Bearer {}", key.text),
+            api_key: key.text,
+        }
+    }
+}
+
 /// `POST /register`.
 pub(crate) async fn register(ask: Ask) -> Result<Reply, Refusal> {
-    let given = ask.fields(read_registration)?;
-    let signature = Signature::parse(given.wallet.family(), &given.signature)?;
-    let subject = Subject { purpose: Purpose::Register, wallet: given.wallet.clone(), profile: None, other: None };
-    let store = ask.door.store.as_ref();
-    let challenge = ask.door.challenges.redeem(store, &subject, &given.nonce, &given.pow_nonce, ask.now).await?;
-    signature.verify(&given.wallet, &challenge.message)?;
+    let Registration { proof, pow_nonce, display_name } = ask.fields(read_registration)?;
+    let checked = proof.check(&ask.door, Purpose::Register, (None, None), Some(&pow_nonce), ask.now)?;
+    let address = checked.redeem(&ask.door).await?.verify()?;
 
-    let new_key = keys::generate().map_err(|_| Code::Internal)?;
-    let profile = new_profile(&given, ask.now);
-    let wallet = new_wallet(&given.wallet, profile.id, ask.now);
-    let key = first_key(&new_key, profile.id, ask.now);
-    match store.profile_create(profile.clone(), wallet, key).await? {
-        ProfileCreated::Created => Reply::created(RegisteredView {
-            profile: ProfileView::from(&profile),
-            authorization_header: format!("Bearer {}", new_key.text),
-            api_key: new_key.text,
-        }),
+    let new = keys::generate().map_err(|_| Code::Internal)?;
+    let profile = new_profile(&address, display_name, ask.now);
+    let wallet = new_wallet(&address, profile.id, ask.now);
+    let key = new_key(&new, "default", profile.id, ask.now);
+    match ask.door.store.profile_create(profile.clone(), wallet, key).await? {
+        ProfileCreated::Created => Reply::created(RegisteredView::new(&profile, new)),
         ProfileCreated::WalletKnown(_) => Err(Code::WalletAlreadyRegistered.into()),
     }
 }
 
 fn read_registration(f: &mut Fields) -> Option<Registration> {
-    let wallet = f.required("wallet_address", wallet_address);
-    let signature = f.required("signature", exact(1..=4096));
-    let nonce = f.required("nonce", exact(1..=128));
+    let proof = WalletProof::read(f);
     let pow_nonce = f.required("pow_nonce", parsed(pow::read_nonce));
     let display_name = f.optional("display_name", text(1..=80, Lines::One));
-    Some(Registration { wallet: wallet?, signature: signature?, nonce: nonce?, pow_nonce: pow_nonce?, display_name })
+    Some(Registration { proof: proof?, pow_nonce: pow_nonce?, display_name })
 }
 
-fn new_profile(given: &Registration, now: UnixMillis) -> Profile {
+fn new_profile(address: &Address, display_name: Option<String>, now: UnixMillis) -> Profile {
     Profile {
         id: ProfileId::mint(now),
         account_type: AccountType::Agent,
-        display_name: given.display_name.clone().unwrap_or_else(|| format!("Agent {}", given.wallet.abbreviated())),
+        display_name: display_name.unwrap_or_else(|| format!("Agent {}", address.abbreviated())),
         avatar_url: None,
         claimed_by: None,
         is_verified: false,
@@ -109,12 +102,13 @@ fn new_wallet(address: &Address, profile: ProfileId, now: UnixMillis) -> Wallet 
     }
 }
 
-fn first_key(new: &keys::NewKey, profile: ProfileId, now: UnixMillis) -> ApiKey {
+/// The key that a wallet's proof is worth: all scopes, no caps, no end.
+pub(crate) fn new_key(new: &keys::NewKey, name: &str, profile: ProfileId, now: UnixMillis) -> ApiKey {
     ApiKey {
         id: ApiKeyId::mint(now),
         profile,
         key_sha256: new.sha256,
-        name: "default".into(),
+        name: name.into(),
         key_prefix: new.prefix.clone(),
         scopes: vec![Scope::Gateway, Scope::Read, Scope::Write],
         created_at: now,

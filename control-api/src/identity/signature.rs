@@ -70,13 +70,17 @@ fn parse_evm(text: &str) -> Result<Signature, Refusal> {
         1 | 28 => RecoveryId::new(true, false),
         _ => return Err(malformed("The signature's last byte, v, must be 0, 1, 27 or 28.")),
     };
-    let signature = k256::ecdsa::Signature::from_slice(&scalars)
+    Ok(Signature::Evm(Box::new(read_scalars(&scalars)?), recovery))
+}
+
+fn read_scalars(scalars: &[u8; 64]) -> Result<k256::ecdsa::Signature, Refusal> {
+    let signature = k256::ecdsa::Signature::from_slice(scalars)
         .map_err(|_| malformed("The signature's r and s are out of range."))?;
     // Recovery works from the high-s twin too, so it has to be refused here.
     if signature.normalize_s() != signature {
         return Err(malformed("The signature's s is in the upper half; only the lower one is accepted."));
     }
-    Ok(Signature::Evm(Box::new(signature), recovery))
+    Ok(signature)
 }
 
 fn parse_solana(text: &str) -> Result<Signature, Refusal> {
@@ -103,9 +107,12 @@ fn personal_hash(message: &str) -> [u8; 32] {
 }
 
 fn verify_solana(address: &[u8; 32], message: &str, signature: &ed25519_dalek::Signature) -> bool {
-    let Ok(key) = ed25519_dalek::VerifyingKey::from_bytes(address) else { return false };
-    key.verify_strict(message.as_bytes(), signature).is_ok()
-        || off_chain_frame(message).is_some_and(|framed| key.verify_strict(&framed, signature).is_ok())
+    is_signed(address, message.as_bytes(), signature)
+        || off_chain_frame(message).is_some_and(|framed| is_signed(address, &framed, signature))
+}
+
+fn is_signed(key: &[u8; 32], bytes: &[u8], signature: &ed25519_dalek::Signature) -> bool {
+    ed25519_dalek::VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(bytes, signature).is_ok())
 }
 
 /// What wallets sign that put a frame around messages which are no transactions: header, version 0, the format of the
@@ -119,6 +126,10 @@ fn off_chain_frame(message: &str) -> Option<Vec<u8>> {
     framed.extend_from_slice(message.as_bytes());
     Some(framed)
 }
+
+#[cfg(test)]
+#[path = "signature_vectors.rs"]
+mod vectors;
 
 #[cfg(test)]
 mod tests {

@@ -109,3 +109,25 @@ async fn the_list_ends_somewhere() {
     }
     world.post("/api-keys", agent.key(), &json!({ "name": "more" })).await.refused(409, "CONFLICT");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_use_is_known_to_the_minute_and_written_in_batches() {
+    let world = World::start().await;
+    let agent = world.agent(1).await;
+    let last_use = || async {
+        let keys = world.store.api_key_list(agent.id).await.expect("a store");
+        keys[0].last_used_at.map(|at| at.to_string())
+    };
+    world.get("/me", agent.key()).await.expect(200);
+    assert_eq!(last_use().await, None, "no call writes");
+    world.actors().keys().write_uses().await;
+    assert_eq!(last_use().await.as_deref(), Some("2026-11-24T06:10:23.007Z"));
+    world.wait(Duration::from_secs(59));
+    world.get("/me", agent.key()).await.expect(200);
+    world.wait(Duration::from_secs(61));
+    world.get("/me", agent.key()).await.expect(200);
+    world.actors().keys().write_uses().await;
+    assert_eq!(last_use().await.as_deref(), Some("2026-11-24T06:12:23.007Z"));
+    let listed = world.get("/api-keys", agent.key()).await.expect(200);
+    assert_eq!(listed.body["data"][0]["last_used_at"], "2026-11-24T06:12:23.007Z");
+}

@@ -37,12 +37,76 @@ async fn every_route_that_needs_a_key_refuses_without_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_route_that_needs_a_session_refuses_without_one() {
+    let world = World::start().await;
+    let agent = world.agent(1).await;
+    for route in ROUTES.iter().filter(|route| route.access == Access::Session) {
+        for key in [None, agent.key()] {
+            ask(&world, route, key).await.refused(401, "SESSION_REQUIRED");
+        }
+        let invented = world.request(method(route), &path(route), None).header(header::COOKIE, "crochet_session=abc");
+        world.send(invented.json(&json!({}))).await.refused(401, "SESSION_REQUIRED");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e16_no_change_by_session_without_our_origin_and_token() {
+    let world = World::start().await;
+    let human = world.human("ann").await;
+    let changes = ROUTES.iter().filter(|route| {
+        let by_session = matches!(route.access, Access::Session | Access::WriteEither);
+        by_session && route.method != "GET"
+    });
+    for route in changes {
+        let bare = || world.request(method(route), &path(route), None).header(header::COOKIE, &human.cookie);
+        let (origin, token) = (world.site.as_str(), human.csrf_token.as_str());
+        for request in [
+            bare(),
+            bare().header("Origin", origin),
+            bare().header("X-CSRF-Token", token),
+            bare().header("Origin", "https://elsewhere.example").header("X-CSRF-Token", token),
+            bare().header("Origin", origin).header("X-CSRF-Token", "0".repeat(32)),
+        ] {
+            world.send(request.json(&json!({}))).await.refused(403, "CSRF_REQUIRED");
+        }
+        assert_ne!(
+            world.send(world.by(&human, method(route), &path(route)).json(&json!({}))).await.code(),
+            "CSRF_REQUIRED"
+        );
+        if route.path.ends_with("logout") {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_profile_may_do_nothing() {
+    let world = World::start().await;
+    let (agent, human) = (world.agent(1).await, world.human("ann").await);
+    world.suspend(agent.id).await;
+    world.suspend(human.id).await;
+    for route in ROUTES.iter().filter(|route| route.access.needs_key()) {
+        ask(&world, route, agent.key()).await.refused(403, "PROFILE_SUSPENDED");
+    }
+    for route in ROUTES.iter().filter(|route| !route.access.is_open()) {
+        if matches!(route.access, Access::Session | Access::Either | Access::ReadEither | Access::WriteEither) {
+            let request = world.by(&human, method(route), &path(route)).json(&json!({}));
+            world.send(request).await.refused(403, "PROFILE_SUSPENDED");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_route_is_open_but_those_that_are_meant_to_be() {
-    let open: Vec<&str> = ROUTES.iter().filter(|route| !route.access.needs_key()).map(|route| route.path).collect();
+    let open: Vec<&str> = ROUTES.iter().filter(|route| route.access.is_open()).map(|route| route.path).collect();
     let expected = [
         "/api/v1/health",
         "/api/v1/auth/challenge",
         "/api/v1/register",
+        "/api/v1/auth/recover",
+        "/api/v1/auth/signup",
+        "/api/v1/auth/login",
+        "/api/v1/agents/{id}",
         "/api/v1/categories",
         "/api/v1/listings",
         "/api/v1/listings/{id}",
@@ -50,7 +114,7 @@ async fn no_route_is_open_but_those_that_are_meant_to_be() {
     ];
     assert_eq!(open, expected);
     assert!(
-        ROUTES.iter().all(|route| route.access.needs_key() || route.method == "GET" || route.access == Access::Auth)
+        ROUTES.iter().all(|route| !route.access.is_open() || route.method == "GET" || route.access == Access::Auth)
     );
 }
 
@@ -65,8 +129,8 @@ async fn a_key_without_the_scope_is_told_which() {
         for route in ROUTES.iter().filter(|route| route.access.needs_key()) {
             let answer = ask(&world, route, key).await;
             let needed = match route.access {
-                Access::Read => Some("read"),
-                Access::Write => Some("write"),
+                Access::Read | Access::ReadEither => Some("read"),
+                Access::Write | Access::WriteEither => Some("write"),
                 _ => None,
             };
             if needed.is_some_and(|needed| needed != scope) {
@@ -167,7 +231,10 @@ async fn rates_are_shown_and_kept_by_address_and_profile() {
     assert_eq!(first.header("ratelimit"), "\"auth\";r=1");
     challenge("192.0.2.1").await.expect(200);
     let limited = challenge("192.0.2.1").await.refused(429, "RATE_LIMITED");
-    assert!(limited.header("retry-after").parse::<u64>().expect("seconds") >= 1);
+    let wait = limited.header("retry-after").parse::<u64>().expect("seconds");
+    assert!(wait >= 1);
+    assert_eq!(limited.header("ratelimit-policy"), "\"auth\";q=2;w=300");
+    assert_eq!(limited.header("ratelimit"), format!("\"auth\";r=0;t={wait}"));
     assert_eq!(limited.body["error"]["recovery"]["next_action"], "wait_and_retry");
     challenge("2001:db8::1").await.expect(200);
     // Guessing keys is counted the same way.

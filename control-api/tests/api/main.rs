@@ -4,12 +4,17 @@
 
 mod api_keys;
 mod browse;
+mod claims;
 mod contract;
 mod endpoint_test;
 mod endpoints;
 mod history;
+mod humans;
 mod identity;
 mod listings;
+mod outside_wallets;
 mod payments;
+mod recover;
 mod server;
 mod support;
+mod wallets;

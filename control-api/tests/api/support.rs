@@ -108,7 +108,8 @@ impl Answer {
 
 pub fn config(directory: &Path, more: &str) -> Arc<Config> {
     let file = format!(
-        "[storage]\npath = \"{}\"\n[identity]\npow_difficulty = 2\n[control]\nworkers = 2\n{more}",
+        "[storage]\npath = \"{}\"\n[identity]\npow_difficulty = 2\npassword_memory = \"64KiB\"\n\
+         password_passes = 1\n[control]\nworkers = 2\n{more}",
         directory.join("data").display()
     );
     Arc::new(Config::from_parts(Some(&file), []).expect("a good configuration"))
@@ -226,6 +227,60 @@ impl World {
         let key = ApiKey { id: ApiKeyId::mint(self.now()), profile: id, key_sha256: new.sha256, ..key };
         self.store.profile_create(profile, wallet, key).await.expect("a store");
         Agent { key: new.text, id, wallet: donor.wallet }
+    }
+
+    /// A challenge of this purpose for this wallet, signed.
+    pub async fn proof(&self, wallet: &Wallet, purpose: &str, profile: ProfileId, other: Option<&Wallet>) -> Value {
+        let mut asked = json!({
+            "wallet_address": wallet.address, "purpose": purpose, "profile_id": profile.to_string(),
+        });
+        if let Some(other) = other {
+            asked["other_wallet_address"] = json!(other.address);
+        }
+        let challenge = self.post("/auth/challenge", None, &asked).await.expect(200);
+        let data = &challenge.body["data"];
+        let signature = wallet.sign(data["message"].as_str().expect("text"));
+        json!({ "wallet_address": wallet.address, "nonce": data["nonce"], "signature": signature })
+    }
+
+    /// What links `new` to the profile of an agent, by the agent's own wallet.
+    pub async fn link_of(&self, agent: &Agent, new: &Wallet) -> Value {
+        json!({
+            "existing_wallet": self.proof(&agent.wallet, "link_wallet", agent.id, Some(new)).await,
+            "new_wallet": self.proof(new, "link_wallet", agent.id, Some(&agent.wallet)).await,
+        })
+    }
+
+    /// Links one more wallet; returns its id.
+    pub async fn link(&self, agent: &Agent, new: &Wallet) -> String {
+        let linked = self.post("/me/wallets", agent.key(), &self.link_of(agent, new).await).await.expect(201);
+        linked.body["data"]["id"].as_str().expect("an id").to_string()
+    }
+
+    /// A challenge for recovery, answered.
+    pub async fn recovery(&self, wallet: &Wallet) -> Value {
+        let asked = json!({ "wallet_address": wallet.address, "purpose": "recover" });
+        answer_challenge(wallet, &self.post("/auth/challenge", None, &asked).await.expect(200).body["data"])
+    }
+
+    /// An operator closes a profile.
+    pub async fn suspend(&self, id: ProfileId) {
+        let profile = self.store.profile_get(id).await.expect("a store").expect("there");
+        let suspended = Profile { is_suspended: true, ..profile };
+        assert_eq!(self.store.profile_update(suspended).await, Ok(storage::Changed::Done));
+        self.actors.changed(storage::Change::Profile(id)).await;
+    }
+
+    /// A human who has signed up.
+    pub async fn human(&self, name: &str) -> Human {
+        let account = json!({ "email": format!("{name}@example.org"), "password": PASSWORD, "display_name": name });
+        Human::of(&self.post("/auth/signup", None, &account).await.expect(201))
+    }
+
+    /// A request as a page of ours sends it for this human.
+    pub fn by(&self, human: &Human, method: Method, path: &str) -> RequestBuilder {
+        let request = self.request(method, path, None).header("Cookie", &human.cookie);
+        request.header("Origin", &self.site).header("X-CSRF-Token", &human.csrf_token)
     }
 
     /// A solved proof of work for a new listing.
@@ -361,6 +416,28 @@ impl Agent {
     /// As the second argument of a request.
     pub fn key(&self) -> Option<&str> {
         Some(&self.key)
+    }
+}
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// A human who is signed in.
+pub struct Human {
+    pub id: ProfileId,
+    pub cookie: String,
+    pub csrf_token: String,
+}
+
+impl Human {
+    /// From what signing up or in answered.
+    pub fn of(answer: &Answer) -> Self {
+        let cookie = answer.header("set-cookie").split(';').next().unwrap_or_default().to_string();
+        let text = |value: &Value| value.as_str().expect("text").to_string();
+        Self {
+            id: text(&answer.body["data"]["profile"]["id"]).parse().expect("an id"),
+            cookie,
+            csrf_token: text(&answer.body["data"]["csrf_token"]),
+        }
     }
 }
 

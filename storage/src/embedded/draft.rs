@@ -1,14 +1,17 @@
 //! A draft: the steps of one commit, decided one after the other, each upon the state that those before it left.
 //! Nothing of it is visible to anybody before it is durable.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use fjall::{Keyspace, Slice};
 
 use super::{
     codec::{decode, decode_id, encode},
     engine::{Engine, Place, Put},
-    keys::{self, Key},
+    keys::{self, Key, Range},
     live::{LivePayments, OpenQuotes},
     steps::Rules,
 };
@@ -163,6 +166,24 @@ impl<'a> Draft<'a> {
     /// The value of a key, read back.
     pub(crate) fn read<T: serde::de::DeserializeOwned>(&self, what: &str, key: &Key) -> StoreResult<Option<T>> {
         self.get(key)?.map(|bytes| decode(what, &bytes)).transpose()
+    }
+
+    /// The values of a range in the order of their keys, as the steps before left them. Looks at the whole draft: for
+    /// ranges of some rows, and for what is not done often.
+    pub(crate) fn scan(&self, range: &Range) -> StoreResult<Vec<Slice>> {
+        let mut found = BTreeMap::new();
+        for row in self.engine.scan(range) {
+            let (key, value) = row?;
+            found.insert(key, value);
+        }
+        let is_within = |key: &Key| key.space == range.space && (&*range.from..&*range.to).contains(&&*key.bytes);
+        for (key, index) in self.latest.iter().filter(|(key, _)| is_within(key)) {
+            match self.puts.get(*index).and_then(|entry| entry.put.value.clone()) {
+                Some(value) => found.insert(key.bytes.clone(), value),
+                None => found.remove(&key.bytes),
+            };
+        }
+        Ok(found.into_values().collect())
     }
 
     /// The payment that an index key names.

@@ -59,6 +59,7 @@ pub(crate) fn round(shared: &Shared) -> StoreResult<()> {
     drop_rows(shared, &keys::nonce_end_range(after(now)), drop_nonce)?;
     drop_rows(shared, &keys::reservation_end_range(after(now)), |draft, bytes| spending::expire(draft, id_in(bytes)?))?;
     drop_rows(shared, &keys::spend_range(spending::days_kept(now)), |_, _| Ok(()))?;
+    drop_rows(shared, &keys::session_end_range(after(now)), drop_session)?;
     drop_buckets(shared, now)
 }
 
@@ -145,6 +146,13 @@ fn drop_nonce(draft: &mut Draft<'_>, bytes: &[u8]) -> StoreResult<()> {
     if draft.read::<UnixMillis>("nonce", &place)?.is_some_and(|until| until <= draft.now) {
         draft.remove(place);
     }
+    Ok(())
+}
+
+fn drop_session(draft: &mut Draft<'_>, bytes: &[u8]) -> StoreResult<()> {
+    let (_, session) = keys::moment_and_nonce(bytes)
+        .ok_or_else(|| StoreError::Corrupt("a key by moment and session is too short".into()))?;
+    draft.remove(keys::session(&session));
     Ok(())
 }
 

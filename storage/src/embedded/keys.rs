@@ -63,6 +63,11 @@ enum Tag {
     Nonce = 37,
     NonceEnd = 38,
     Secret = 39,
+    ClaimedBy = 40,
+    Human = 41,
+    Email = 42,
+    Session = 43,
+    SessionEnd = 44,
     Category = 48,
     Listing = 49,
     Endpoint = 50,
@@ -326,10 +331,45 @@ pub(crate) fn nonce_end_range(to: UnixMillis) -> Range {
     moments(Space::Market, Tag::NonceEnd, UnixMillis(0), to)
 }
 
-/// The moment and the nonce's SHA-256 in the key of [`nonce_end`].
+/// The moment and the SHA-256 in the key of [`nonce_end`] or [`session_end`].
 pub(crate) fn moment_and_nonce(bytes: &[u8]) -> Option<(UnixMillis, [u8; 32])> {
     let moment = bytes.get(1..9)?.try_into().ok()?;
     Some((UnixMillis(u64::from_be_bytes(moment)), bytes.get(9..)?.try_into().ok()?))
+}
+
+/// An agent that a human claimed.
+pub(crate) fn claimed_by(human: ProfileId, agent: ProfileId) -> Key {
+    key(Space::Market, Tag::ClaimedBy, &[&human.bytes(), &agent.bytes()])
+}
+
+/// A human's agents, oldest first; their values are the profiles' own keys.
+pub(crate) fn agents_of(human: ProfileId) -> Range {
+    prefix(Space::Market, Tag::ClaimedBy, &[&human.bytes()])
+}
+
+/// A human's account.
+pub(crate) fn human(profile: ProfileId) -> Key {
+    key(Space::Market, Tag::Human, &[&profile.bytes()])
+}
+
+/// An e-mail address; its value is the account's own key.
+pub(crate) fn email(text: &str) -> Key {
+    key(Space::Market, Tag::Email, &[text.as_bytes()])
+}
+
+/// A session.
+pub(crate) fn session(id_sha256: &[u8; 32]) -> Key {
+    key(Space::Market, Tag::Session, &[id_sha256])
+}
+
+/// A session, by its end.
+pub(crate) fn session_end(ends_at: UnixMillis, id_sha256: &[u8; 32]) -> Key {
+    key(Space::Market, Tag::SessionEnd, &[&ends_at.0.to_be_bytes(), id_sha256])
+}
+
+/// Sessions that end before `to`.
+pub(crate) fn session_end_range(to: UnixMillis) -> Range {
+    moments(Space::Market, Tag::SessionEnd, UnixMillis(0), to)
 }
 
 /// A secret that is drawn once.
