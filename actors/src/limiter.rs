@@ -1,6 +1,11 @@
 //! Request rates by GCRA (governor): gateway calls per buyer profile, control routes per profile or address.
 
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
 
 use config::Config;
 use dashmap::DashMap;
@@ -26,6 +31,17 @@ pub enum ControlSubject {
     Address(IpAddr),
     /// An account that somebody tries to sign in to, by the SHA-256 of its name; it need not exist.
     Account([u8; 32]),
+}
+
+impl ControlSubject {
+    /// Whose rate an address counts on: of IPv6 it is the network, since one host has all addresses of it.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        })
+    }
 }
 
 /// Which kind of control route.

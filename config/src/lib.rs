@@ -7,12 +7,14 @@
 
 mod edge;
 mod read;
+mod secret;
 mod sections;
 mod units;
 
 use std::{fmt, path::Path};
 
 pub use edge::{Http2, Network, Tls, TrustedHeader};
+pub use secret::Secret;
 pub use sections::*;
 
 use read::{Reader, overlay_environment, overlay_file};
@@ -100,7 +102,7 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
     }
 
-    /// The effective configuration as text in the form of `default.toml`.
+    /// The effective configuration as text in the form of `default.toml`, secrets as `***`.
     ///
     /// # Errors
     /// As [`Config::from_parts`].
@@ -114,6 +116,7 @@ impl Config {
             overlay_file(&mut table, text, &mut Vec::new());
         }
         overlay_environment(&mut table, environment, &mut Vec::new());
+        secret::hide(&mut table);
         Ok(toml::to_string(&table).unwrap_or_default())
     }
 }

@@ -1,10 +1,10 @@
 //! Lays tables over each other and reads typed values from the result, noting every problem on the way.
 
-use std::{cell::RefCell, net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 use toml::{Table, Value};
 
-use crate::{Problem, units};
+use crate::{Problem, Secret, secret, units};
 
 const PREFIX: &str = "CROCHET__";
 
@@ -23,8 +23,14 @@ pub(crate) fn overlay_file(table: &mut Table, text: &str, problems: &mut Vec<Pro
 fn overlay(table: &mut Table, over: Table, path: &str, problems: &mut Vec<Problem>) {
     for (name, value) in over {
         let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let is_secret = secret::is_secret(table, &name);
         match (table.get_mut(&name), value) {
             (Some(Value::Table(inner)), Value::Table(value)) => overlay(inner, value, &key, problems),
+            (Some(_), _) if is_secret => problems.push(Problem {
+                reason: format!("a secret stands in the environment, or in a file that {key}_file names"),
+                key,
+                value: secret::HIDDEN.into(),
+            }),
             (Some(known), value) if known.type_str() == value.type_str() => *known = value,
             (Some(known), value) => problems.push(Problem {
                 key,
@@ -32,8 +38,8 @@ fn overlay(table: &mut Table, over: Table, path: &str, problems: &mut Vec<Proble
                 reason: format!("must be a {}, not a {}", known.type_str(), value.type_str()),
             }),
             (None, value) => problems.push(Problem {
-                key: key.clone(),
-                value: value.to_string(),
+                value: secret::shown(&name, value.to_string()),
+                key,
                 reason: format!("unknown key{}", nearest(table, &name)),
             }),
         }
@@ -50,7 +56,8 @@ pub(crate) fn overlay_environment(
         let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
         let path: Vec<&str> = rest.split("__").collect();
         if let Err(reason) = set(table, &path, &text) {
-            problems.push(Problem { key: variable, value: text, reason });
+            let value = secret::shown(&variable, text);
+            problems.push(Problem { key: variable, value, reason });
         }
     }
 }
@@ -136,6 +143,30 @@ impl<'a> Reader<'a> {
                 String::new()
             }
         }
+    }
+
+    /// A secret: the knob's own text, which the environment may give, or what stands in the file that its twin
+    /// `…_file` names; empty when neither is given. `check` says what would be right, and sees what nobody else does.
+    pub(crate) fn secret(&self, key: &str, check: impl Fn(&str) -> Result<(), String>) -> Secret {
+        let (given, file_key) = (Secret::new(self.text(key)), format!("{key}_file"));
+        let file = self.text(&file_key);
+        let (key, found) = match (given.is_empty(), file.is_empty()) {
+            (true, true) => return given,
+            (false, false) => {
+                self.problem(&file_key, file, format!("give this or {key}, not both"));
+                return given;
+            }
+            (false, true) => (key, Ok(given)),
+            (true, false) => (file_key.as_str(), secret::read_file(Path::new(&file))),
+        };
+        let checked = found.and_then(|secret| match check(secret.expose()) {
+            Ok(()) => Ok(secret),
+            Err(wanted) => Err(format!("must be {wanted}")),
+        });
+        checked.unwrap_or_else(|reason| {
+            self.problem(key, if file.is_empty() { secret::HIDDEN } else { &file }, reason);
+            Secret::default()
+        })
     }
 
     pub(crate) fn flag(&self, key: &str) -> bool {

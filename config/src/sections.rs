@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    Problem,
+    Problem, Secret,
     edge::{self, Http2, Network, Tls, TrustedHeader},
     read::Reader,
+    secret::key_of_32_bytes,
 };
 
 const KIB: u64 = 1 << 10;
@@ -180,6 +181,9 @@ section!(
     Storage {
         backend: Backend,
         path: PathBuf,
+        master_key: Secret,
+        previous_master_key: Secret,
+        reseal_rows: usize,
         cache_bytes: u64,
         memtable_bytes: u64,
         journal_bytes: u64,
@@ -354,6 +358,10 @@ impl Config {
             storage: Storage {
                 backend: r.choice("storage.backend", &[("embedded", Backend::Embedded)], Backend::Embedded),
                 path: PathBuf::from(r.text("storage.path")),
+                // With their twins "storage.master_key_file" and "storage.previous_master_key_file".
+                master_key: r.secret("storage.master_key", key_of_32_bytes),
+                previous_master_key: r.secret("storage.previous_master_key", key_of_32_bytes),
+                reseal_rows: r.size("storage.reseal_rows", 1..=4096),
                 cache_bytes: r.bytes("storage.cache_bytes", MIB..=256 * GIB),
                 memtable_bytes: r.bytes("storage.memtable_bytes", MIB..=GIB),
                 journal_bytes: r.bytes("storage.journal_bytes", 24 * MIB..=16 * GIB),
@@ -402,6 +410,11 @@ impl Config {
                 if self.payments.sandbox.enabled {
                     problem("payments.sandbox.enabled", "true".into(), "production mode refuses the sandbox rail");
                 }
+                if self.storage.master_key.is_empty() {
+                    let reason = "production mode needs a master key (or CROCHET__STORAGE__MASTER_KEY): what is secret \
+                                  is kept sealed with it";
+                    problem("storage.master_key_file", String::new(), reason);
+                }
                 if self.proxy.public_url.is_empty() {
                     problem("proxy.public_url", String::new(), "production mode needs the public URL");
                 }
@@ -420,6 +433,10 @@ impl Config {
             let value = humantime::format_duration(identity.session_idle).to_string();
             let reason = "must lie between identity.session_noted_every and identity.session_max";
             problem("identity.session_idle", value, reason);
+        }
+        if self.storage.master_key.is_empty() && !self.storage.previous_master_key.is_empty() {
+            let reason = "needs storage.master_key beside it: a rotation has a key to go to";
+            problem("storage.previous_master_key", "***".into(), reason);
         }
         if self.proxy.hold_bytes as u64 > self.proxy.keep_bytes {
             problem("proxy.hold_bytes", self.proxy.hold_bytes.to_string(), "must not exceed proxy.keep_bytes");

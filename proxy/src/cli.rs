@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clap::{Parser, Subcommand};
 use config::{Config, Problems};
 
+use crate::admin::AdminCommand;
+
 /// Exit code for a configuration that cannot be used.
 pub const EXIT_CONFIGURATION: u8 = 64;
 
@@ -39,6 +41,9 @@ pub enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// What operators do by hand: on a stopped store directly, on a running one through its operations port
+    #[command(subcommand)]
+    Admin(AdminCommand),
 }
 
 /// Where the configuration is.
@@ -60,6 +65,13 @@ pub fn environment(demo: bool) -> BTreeMap<String, String> {
         }
     }
     ours
+}
+
+/// Who the system says is at work: the user behind `sudo` first.
+#[must_use]
+pub fn user() -> Option<String> {
+    let vars: BTreeMap<String, String> = std::env::vars().collect();
+    ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| vars.get(*name).filter(|user| !user.is_empty()).cloned())
 }
 
 impl ConfigFile {

@@ -4,7 +4,7 @@
 //!
 //! *Never:* calls into the gateway past its public address, or believes an answer that it did not check.
 
-mod client;
+pub(crate) mod client;
 mod market;
 mod paste;
 mod pretty;

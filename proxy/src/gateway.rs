@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use actors::{
     Actors,
+    limiter::{ControlKind, ControlSubject},
     refusal::{Code, Refusal},
 };
 use config::Config;
@@ -47,7 +48,7 @@ pub async fn handle<B: RequestBody, S: ResponseSink>(
 ) {
     match head.path().strip_prefix(CALLS) {
         Some(listing) if !listing.is_empty() && !listing.contains('/') => {
-            answer_call(gateway, head, listing, body, out).await;
+            answer_call(gateway, head, listing, body, out, peer).await;
         }
         _ => gateway.passthrough.pass(head, body, out, peer).await,
     }
@@ -59,6 +60,7 @@ async fn answer_call<B: RequestBody, S: ResponseSink>(
     listing: &str,
     body: &mut B,
     out: &mut S,
+    peer: SocketAddr,
 ) {
     let mut trace = Trace::begin();
     let running = gateway.telemetry.call_began();
@@ -66,6 +68,7 @@ async fn answer_call<B: RequestBody, S: ResponseSink>(
         Ok(()) => gateway.call(head, listing, body, out, &mut trace).await,
         Err(refusal) => Err(refusal),
     };
+    let result = result.map_err(|refusal| count_guess(gateway, refusal, peer));
     let reply = match result {
         Ok(Answer::Whole(reply)) => Some(reply),
         Ok(Answer::Streamed) => None,
@@ -87,6 +90,15 @@ async fn answer_call<B: RequestBody, S: ResponseSink>(
     }
     drop(running);
     gateway.telemetry.call_ended(&trace, head.request_id());
+}
+
+/// Guesses at keys are counted by address, together with those at the control API's doors.
+fn count_guess(gateway: &Gateway, refusal: Refusal, peer: SocketAddr) -> Refusal {
+    if refusal.code() != Code::Unauthenticated {
+        return refusal;
+    }
+    let who = ControlSubject::of(peer.ip());
+    gateway.actors.limits().check_control(who, ControlKind::Auth).err().unwrap_or(refusal)
 }
 
 /// What every refusal of a call says: where the money is, and that a paid request keeps its payment.

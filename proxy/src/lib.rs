@@ -7,6 +7,7 @@
 //! *Never:* decides who may do what (that is `actors`), keeps anything (that is `storage`), relays a header of either
 //! side to the other.
 
+pub mod admin;
 mod alarm;
 pub mod body;
 mod call;

@@ -8,8 +8,9 @@ use clap::Parser as _;
 use config::{Config, Mode};
 use control_api::Listen;
 use proxy::{
+    admin::{self, AdminCommand},
     body::Budget,
-    cli::{Arguments, Command, EXIT_CONFIGURATION},
+    cli::{self, Arguments, Command, EXIT_CONFIGURATION},
     demo,
     gateway::Gateway,
     passthrough::Passthrough,
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Demo(file) => file.load(true).map(|config| serve(config, true)),
         Command::Check(file) => file.load(false).map(|config| check(&config)),
         Command::Config { default: true, .. } => Ok(say(config::DEFAULT)),
+        Command::Admin(order) => order.signed().file.load(false).map(|config| operate(&config, order)),
         Command::Config { file, .. } => file.effective().map(|text| say(&text)),
     };
     match result {
@@ -52,7 +54,7 @@ fn serve(config: Config, plays: bool) -> anyhow::Result<()> {
     let bound = Bound::bind(&config.proxy).context("the public address cannot be listened on")?;
     let site = bound.site(&config.proxy);
     if config.mode == Mode::Dev {
-        complain(&format!("crochet: DEV MODE on {site}: sandbox money, http and loopback sellers; loopback only"));
+        tracing::warn!("DEV MODE on {site}: sandbox money, http and loopback sellers; loopback only");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
@@ -64,7 +66,7 @@ fn serve(config: Config, plays: bool) -> anyhow::Result<()> {
     let passthrough = Passthrough::new(&config, &listen, site.clone());
     let control = control_api::start(config.clone(), store.clone(), actors.clone(), clock, site.clone(), listen)?;
     let readiness = operations::Readiness::default();
-    let operations = operations::serve(config.telemetry.listen, metrics, readiness.clone(), actors.clone())
+    let operations = operations::serve(&config, metrics, readiness.clone(), actors.clone())
         .context("the operations address cannot be listened on")?;
     let gateway = Arc::new(Gateway {
         actors: actors.clone(),
@@ -96,6 +98,11 @@ fn control_listen(config: &Config) -> anyhow::Result<Listen> {
         return Ok(Listen::UnixSocket(config.storage.path.join("control.sock")));
     }
     Ok(Listen::Tcp(config.control.listen.parse().context("control.listen is not an address")?))
+}
+
+fn operate(config: &Config, order: &AdminCommand) -> anyhow::Result<()> {
+    telemetry::log(config)?;
+    say(&admin::run(config, order, cli::user())?)
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {

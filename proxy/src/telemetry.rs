@@ -2,11 +2,12 @@
 //! over; formatting and writing happen on a thread of their own.
 
 mod call_log;
+mod lines;
 pub mod operations;
 
 use std::time::Duration;
 
-use config::{Config, LogFormat};
+use config::Config;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -16,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::trace::{Ended, Phase, Trace};
 use call_log::CallLog;
+use lines::Lines;
 
 /// The target that the lines of calls are filtered by.
 pub const CALL_TARGET: &str = "call";
@@ -63,18 +65,22 @@ pub fn record_metrics() -> Result<PrometheusHandle, TelemetryError> {
 /// # Errors
 /// [`TelemetryError::Filter`].
 pub fn log(config: &Config) -> Result<(), TelemetryError> {
-    let mut filter =
-        EnvFilter::try_new(&config.telemetry.log).map_err(|error| TelemetryError::Filter(error.to_string()))?;
-    // What resolves names tells them, and where a seller is stands in no log.
-    for quiet in ["hickory_resolver=off", "hickory_net=off", "hickory_proto=off"] {
-        filter = filter.add_directive(quiet.parse().map_err(|_| TelemetryError::Filter(quiet.into()))?);
+    let bad = |error: tracing_subscriber::filter::ParseError| TelemetryError::Filter(error.to_string());
+    let mut filter = EnvFilter::try_new(&config.telemetry.log).map_err(bad)?;
+    // What operators do, and what a mode permits, is logged whatever else is. What resolves names tells them, and where
+    // a seller is stands in no log.
+    let always = ["admin=info", "crochet=warn", "hickory_resolver=off", "hickory_net=off", "hickory_proto=off"];
+    for directive in always {
+        filter = filter.add_directive(directive.parse().map_err(bad)?);
     }
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().event_format(Lines::new(config.telemetry.log_format));
     // A second log in one process (tests) keeps the first.
-    let _ = match config.telemetry.log_format {
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Pretty => lines.compact().with_ansi(false).try_init(),
-    };
+    let _ = lines.with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let said = panic.payload_as_str().unwrap_or_default();
+        tracing::error!(target: "panic", place, said, "a thread panicked");
+    }));
     Ok(())
 }
 

@@ -15,9 +15,11 @@ mod identity;
 mod keys;
 mod live;
 mod measures;
+mod migrations;
 mod payments;
 mod results;
 mod sandbox;
+mod sealing;
 mod spending;
 mod start;
 mod steps;
@@ -54,6 +56,7 @@ use self::{
 use crate::{
     error::{StoreError, StoreResult},
     model::{Clock, Owner, Payment, PaymentId, UnixMillis},
+    sealed::Sealer,
     store::Store,
 };
 
@@ -99,6 +102,7 @@ pub(crate) struct Shared {
     queue: Queue,
     changes: ChangeFeed,
     files: ResultFiles,
+    sealer: Arc<Sealer>,
     vitals: Arc<Vitals>,
     measures: Measures,
     side_file: SideFile,
@@ -192,7 +196,8 @@ impl Embedded {
     /// Opens the store in `config.path`, or makes it.
     ///
     /// # Errors
-    /// `Unavailable` when another process has it or its files cannot be reached; `Corrupt` when it is damaged, newer
+    /// `Unavailable` when another process has it, its files cannot be reached, or it was sealed with another master
+    /// key; `Corrupt` when it is damaged, newer
     /// than this program, or went back.
     pub fn open(config: &config::Storage, clock: Clock) -> StoreResult<Self> {
         Self::open_with(config, clock, Faults::default())
@@ -209,7 +214,9 @@ impl Embedded {
         let format = start::format(&path)?;
         let side_file = SideFile::new(&path);
         let engine = Engine::open(&start::engine_path(&path), config)?;
-        start::migrate(&path, &engine, format)?;
+        let sealer = sealing::sealer(&path, &engine, config)?;
+        start::migrate(&path, &engine, &sealer, format)?;
+        sealing::wipe_if_due(&engine)?;
         side_file.check(commit::sequence(&engine)?)?;
         let (owner, sequence) = start::begin_life(&engine, &clock)?;
         let memory = start::memory(&engine, clock.now())?;
@@ -223,6 +230,7 @@ impl Embedded {
             ),
             changes: ChangeFeed::new(config.changes_max),
             files: ResultFiles::new(start::results_path(&path), config)?,
+            sealer: Arc::new(sealer),
             vitals: Arc::new(Vitals::new()),
             measures: Measures::new(BACKEND),
             engine: ArcSwapOption::from_pointee(engine),
@@ -242,6 +250,14 @@ impl Embedded {
         store.spawn("store-guard", move || vitals::watch(&vitals, deadline))?;
         store.spawn("store-tidy", move || housekeeping::run(&shared))?;
         Ok(store)
+    }
+
+    /// Whether another process has the store in `path`.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be told.
+    pub fn is_taken(path: &std::path::Path) -> StoreResult<bool> {
+        start::is_taken(path)
     }
 
     fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> StoreResult<()> {

@@ -8,6 +8,7 @@
 pub mod embedded;
 pub mod error;
 pub mod model;
+pub mod sealed;
 pub mod store;
 
 use std::sync::Arc;
@@ -15,6 +16,16 @@ use std::sync::Arc;
 pub use embedded::Embedded;
 pub use error::{StoreError, StoreResult};
 pub use store::{Store, *};
+
+/// Whether the store has one owner at a time and another process is it; work on it then goes through that process.
+///
+/// # Errors
+/// `Unavailable` when it cannot be told.
+pub fn is_owned_elsewhere(config: &config::Storage) -> StoreResult<bool> {
+    match config.backend {
+        config::Backend::Embedded => Embedded::is_taken(&config.path),
+    }
+}
 
 /// Opens the store that the configuration names. Metrics go to the recorder that is installed by then.
 ///

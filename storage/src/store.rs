@@ -6,12 +6,14 @@ mod history;
 mod identity;
 mod payment;
 mod sandbox;
+mod secrets;
 
 pub use catalog::*;
 pub use history::*;
 pub use identity::*;
 pub use payment::*;
 pub use sandbox::*;
+pub use secrets::*;
 
 use async_trait::async_trait;
 
@@ -19,7 +21,7 @@ use crate::{error::StoreResult, model::Owner};
 
 /// Everything that is kept, behind one handle.
 #[async_trait]
-pub trait Store: IdentityStore + CatalogStore + PaymentStore + HistoryStore + SandboxStore {
+pub trait Store: IdentityStore + CatalogStore + PaymentStore + HistoryStore + SandboxStore + SecretStore {
     /// The backend's name, for metrics and health.
     fn backend(&self) -> &'static str;
 

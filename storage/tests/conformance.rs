@@ -90,6 +90,7 @@ macro_rules! conformance {
                 free_calls_are_rows_without_money;
             identity:
                 a_wallet_makes_one_profile,
+                a_profile_is_closed_and_opened_and_caches_are_told,
                 keys_are_found_listed_and_revoked,
                 a_profile_is_written_onto_its_version,
                 e12_of_two_changes_that_strand_together_one_wins,

@@ -116,6 +116,7 @@ fn settings(folder: &Path, extra: &[String]) -> anyhow::Result<Vec<(String, Stri
         ("limits.gateway_burst", "1000000"),
         ("limits.control_writes_per_minute", "1000000"),
         ("limits.control_reads_per_minute", "1000000"),
+        ("limits.auth_per_five_minutes", "1000000"),
         ("payments.open_quotes_max", "1000000"),
         ("telemetry.listen", "127.0.0.1:0"),
         ("telemetry.log", "warn"),

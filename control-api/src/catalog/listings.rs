@@ -196,7 +196,7 @@ pub(crate) async fn change(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refus
 
 /// What an owner may do to a status: offer it, and leave a draft a draft.
 fn set_status(listing: &mut Listing, wanted: ListingStatus) -> Result<(), Refusal> {
-    if listing.suspended_by == Some(SuspendedBy::Operator) {
+    if listing.suspended_by.is_some_and(SuspendedBy::is_operator) {
         return Err(Refusal::from(Code::Conflict).message("An operator suspended it; only one brings it back."));
     }
     match (listing.status, wanted) {

@@ -15,6 +15,7 @@ mod listings;
 mod outside_wallets;
 mod payments;
 mod recover;
+mod revocation;
 mod server;
 mod support;
 mod wallets;

@@ -16,27 +16,27 @@ const FIELDS_MAX: usize = 64;
 
 /// What is asked. A body is JSON.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Request<'a> {
-    pub(super) method: &'static str,
-    pub(super) path: String,
-    pub(super) key: Option<&'a str>,
-    pub(super) payment: Option<&'a str>,
-    pub(super) body: Option<String>,
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'static str,
+    pub(crate) path: String,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) payment: Option<&'a str>,
+    pub(crate) body: Option<String>,
 }
 
 /// What came back.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) reason: String,
-    pub(super) fields: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
-    pub(super) json: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) reason: String,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) json: Value,
 }
 
 impl Request<'_> {
     /// The header fields that mean something to a reader; the others only frame the message.
-    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
         let key = self.key.map(|key| ("Authorization", format!("Bearer {key}")));
         let body = self.body.as_ref().map(|_| ("Content-Type", "application/json".to_string()));
         let payment = self.payment.map(|id| ("X-Crochet-Relay-Request-Id", id.to_string()));
@@ -58,13 +58,13 @@ impl Request<'_> {
 
 impl Answer {
     /// The first header field of this name, given in lower case; empty when there is none.
-    pub(super) fn field(&self, name: &str) -> &str {
+    pub(crate) fn field(&self, name: &str) -> &str {
         self.fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.as_str())
     }
 }
 
 /// Asks, and reads the answer to its end.
-pub(super) async fn send(to: SocketAddr, request: &Request<'_>) -> Result<Answer> {
+pub(crate) async fn send(to: SocketAddr, request: &Request<'_>) -> Result<Answer> {
     tokio::time::timeout(PATIENCE, exchange(to, request)).await.context("no answer came in time")?
 }
 

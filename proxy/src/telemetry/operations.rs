@@ -1,4 +1,5 @@
-//! The operators' own listener: metrics, liveness, readiness, and what the actors show. Never the public address.
+//! The operators' own listener: metrics, liveness, readiness, what the actors show, and the counter that takes orders.
+//! Never the public address.
 
 use std::{
     net::SocketAddr,
@@ -11,11 +12,17 @@ use std::{
 };
 
 use actors::Actors;
+use config::Config;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
+};
+
+use crate::admin::{
+    channel::{self, Counter},
+    order::Desk,
 };
 
 /// A request's head must be there by then, and its answer be taken.
@@ -45,22 +52,34 @@ struct Operations {
     metrics: PrometheusHandle,
     readiness: Readiness,
     actors: Actors,
+    counter: Counter,
+}
+
+/// A request: its head as far as it matters here, and its body.
+struct Asked {
+    method: String,
+    path: String,
+    authorization: Option<String>,
+    body: Vec<u8>,
 }
 
 /// Serves on a thread of its own until the process ends. Returns the address that was got.
 ///
 /// # Errors
-/// When the address cannot be listened on.
+/// When the address cannot be listened on, or the operators' token cannot be written down.
 pub fn serve(
-    listen: SocketAddr,
+    config: &Config,
     metrics: PrometheusHandle,
     readiness: Readiness,
     actors: Actors,
 ) -> std::io::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind(listen)?;
+    let listener = std::net::TcpListener::bind(config.telemetry.listen)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let operations = Arc::new(Operations { metrics, readiness, actors });
+    let path = &config.storage.path;
+    let desk = Desk::new(actors.store().clone(), Some(actors.clone()), actors.clock().clone(), path);
+    let counter = Counter::open(desk, path, address)?;
+    let operations = Arc::new(Operations { metrics, readiness, actors, counter });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("operations".into()).spawn(move || {
         runtime.block_on(async {
@@ -81,12 +100,12 @@ async fn accept(listener: std::net::TcpListener, operations: Arc<Operations>) ->
             _ = upkeep.tick() => operations.metrics.run_upkeep(),
             accepted = listener.accept() => {
                 // Out of descriptors or a client that left: the next one may do better.
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, peer)) = accepted else { continue };
                 let Ok(place) = places.clone().try_acquire_owned() else { continue };
                 let operations = operations.clone();
                 tokio::spawn(async move {
                     let _place = place;
-                    let _ = timeout(PATIENCE * 2, operations.answer(stream)).await;
+                    let _ = timeout(PATIENCE * 2, operations.answer(stream, peer)).await;
                 });
             }
         }
@@ -94,9 +113,17 @@ async fn accept(listener: std::net::TcpListener, operations: Arc<Operations>) ->
 }
 
 impl Operations {
-    async fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let Some(path) = timeout(PATIENCE, read_path(&mut stream)).await.ok().flatten() else { return Ok(()) };
-        let (status, content_type, body) = self.route(&path);
+    async fn answer(&self, mut stream: TcpStream, peer: SocketAddr) -> std::io::Result<()> {
+        let Some(asked) = timeout(PATIENCE, read(&mut stream)).await.ok().flatten() else { return Ok(()) };
+        let (status, content_type, body) = match (asked.method.as_str(), asked.path.as_str()) {
+            ("POST", channel::PATH) => {
+                let ends = (peer, stream.local_addr()?);
+                let (status, json) = self.counter.answer(ends, asked.authorization.as_deref(), &asked.body).await;
+                (status, "application/json", json.to_string())
+            }
+            ("GET", path) => self.route(path),
+            _ => ("405 Method Not Allowed", "text/plain; charset=utf-8", "GET, or POST /internal/admin\n".into()),
+        };
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
@@ -122,18 +149,45 @@ impl Operations {
     }
 }
 
-/// The path of a `GET`; `None` for anything else.
-async fn read_path(stream: &mut TcpStream) -> Option<String> {
+/// A request, whole; `None` for what is none, or too long.
+async fn read(stream: &mut TcpStream) -> Option<Asked> {
     let mut buffer = Vec::with_capacity(1024);
-    loop {
-        if stream.read_buf(&mut buffer).await.ok()? == 0 || buffer.len() > HEAD_MAX {
+    let (start, length, mut asked) = loop {
+        if stream.read_buf(&mut buffer).await.ok()? == 0 || buffer.len() > HEAD_MAX + channel::BODY_MAX {
             return None;
         }
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        if request.parse(&buffer).ok()?.is_complete() {
-            let path = request.path.filter(|_| request.method == Some("GET"))?;
-            return Some(path.split('?').next().unwrap_or(path).to_string());
+        if let Some(found) = read_head(&buffer)? {
+            break found;
+        }
+    };
+    while buffer.len() < start + length {
+        if stream.read_buf(&mut buffer).await.ok()? == 0 {
+            return None;
         }
     }
+    asked.body = buffer.get(start..start + length)?.to_vec();
+    Some(asked)
+}
+
+/// Where the body begins, how long it is, and the head; `Some(None)` when the head has not ended yet.
+#[expect(clippy::option_option, reason = "not one, not yet, here it is")]
+fn read_head(buffer: &[u8]) -> Option<Option<(usize, usize, Asked)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    let httparse::Status::Complete(start) = request.parse(buffer).ok()? else {
+        return (buffer.len() <= HEAD_MAX).then_some(None);
+    };
+    let header = |name: &str| {
+        let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::to_string)
+    };
+    let length = header("content-length").map_or(Some(0), |text| text.parse().ok())?;
+    let path = request.path?;
+    let asked = Asked {
+        method: request.method?.to_string(),
+        path: path.split('?').next().unwrap_or(path).to_string(),
+        authorization: header("authorization"),
+        body: Vec::new(),
+    };
+    (length <= channel::BODY_MAX).then_some(Some((start, length, asked)))
 }

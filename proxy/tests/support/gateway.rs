@@ -30,6 +30,11 @@ impl Gateway {
         gateway
     }
 
+    /// Other knobs from the next start on.
+    pub fn set(&mut self, knobs: &[(&str, &str)]) {
+        self.knobs = knobs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
+    }
+
     fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_crochet"));

@@ -3,10 +3,15 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Draft, Embedded, Operation, codec::decode, keys};
+use super::{
+    Draft, Embedded, Operation,
+    codec::{decode, decode_sealed, encode_sealed},
+    keys,
+};
 use crate::{
     error::{StoreError, StoreResult},
     model::{Category, Endpoint, Listing, ListingChallenge, ListingId, ListingStatus, Offer, ProfileId, UnixMillis},
+    sealed::SealedEndpoint,
     store::{CatalogStore, Change, Changed, Changes},
 };
 
@@ -24,7 +29,14 @@ struct SlugOwner {
 impl super::Shared {
     fn offer(&self, id: ListingId) -> StoreResult<Option<Offer>> {
         let Some(listing) = self.read(LISTING, &keys::listing(id))? else { return Ok(None) };
-        Ok(Some(Offer { listing, endpoint: self.read(ENDPOINT, &keys::endpoint(id))? }))
+        let kept = self.engine()?.get(&keys::endpoint(id))?;
+        let kept = kept.map(|bytes| decode_sealed::<SealedEndpoint>(ENDPOINT, &bytes)).transpose()?;
+        Ok(Some(Offer { listing, endpoint: kept.map(|kept| kept.open(&self.sealer, id)).transpose()? }))
+    }
+
+    /// Sealed on the caller's thread, not on the writer's.
+    fn seal(&self, endpoint: Option<Endpoint>) -> StoreResult<Option<SealedEndpoint>> {
+        endpoint.map(|endpoint| SealedEndpoint::seal(&self.sealer, endpoint)).transpose()
     }
 }
 
@@ -47,18 +59,26 @@ fn slug_take(draft: &mut Draft<'_>, wanted: &str, listing: ListingId) -> StoreRe
     }
 }
 
-fn listing_create(draft: &mut Draft<'_>, mut listing: Listing, endpoint: Option<&Endpoint>) -> StoreResult<Listing> {
+fn listing_create(
+    draft: &mut Draft<'_>,
+    mut listing: Listing,
+    endpoint: Option<&SealedEndpoint>,
+) -> StoreResult<Listing> {
     listing.slug = slug_take(draft, &listing.slug, listing.id)?;
     draft.write(keys::listing(listing.id), &listing)?;
     draft.put(keys::listing_of(listing.seller, listing.id), fjall::Slice::from(&[] as &[u8]));
     if let Some(endpoint) = endpoint {
-        draft.write(keys::endpoint(listing.id), endpoint)?;
+        draft.put(keys::endpoint(listing.id), encode_sealed(endpoint)?);
     }
     draft.change(Change::Listing(listing.id));
     Ok(listing)
 }
 
-fn listing_update(draft: &mut Draft<'_>, mut listing: Listing, endpoint: Option<Endpoint>) -> StoreResult<Changed> {
+fn listing_update(
+    draft: &mut Draft<'_>,
+    mut listing: Listing,
+    endpoint: Option<SealedEndpoint>,
+) -> StoreResult<Changed> {
     let place = keys::listing(listing.id);
     let Some(stored) = draft.read::<Listing>(LISTING, &place)? else { return Ok(Changed::NotFound) };
     if stored.version != listing.version {
@@ -80,20 +100,21 @@ fn listing_update(draft: &mut Draft<'_>, mut listing: Listing, endpoint: Option<
 }
 
 /// Writes an endpoint onto the version that it was made from; the first one of a listing as it comes.
-fn endpoint_write(draft: &mut Draft<'_>, mut endpoint: Endpoint) -> StoreResult<Changed> {
-    let place = keys::endpoint(endpoint.listing);
-    if let Some(stored) = draft.read::<Endpoint>(ENDPOINT, &place)? {
-        if stored.version != endpoint.version {
+fn endpoint_write(draft: &mut Draft<'_>, mut endpoint: SealedEndpoint) -> StoreResult<Changed> {
+    let place = keys::endpoint(endpoint.plain.listing);
+    if let Some(stored) = draft.get(&place)? {
+        let stored: SealedEndpoint = decode_sealed(ENDPOINT, &stored)?;
+        if stored.plain.version != endpoint.plain.version {
             return Ok(Changed::Stale);
         }
-        endpoint.version += 1;
+        endpoint.plain.version += 1;
     }
-    draft.write(place, &endpoint)?;
+    draft.put(place, encode_sealed(&endpoint)?);
     Ok(Changed::Done)
 }
 
-fn endpoint_update(draft: &mut Draft<'_>, endpoint: Endpoint) -> StoreResult<Changed> {
-    let listing = endpoint.listing;
+fn endpoint_update(draft: &mut Draft<'_>, endpoint: SealedEndpoint) -> StoreResult<Changed> {
+    let listing = endpoint.plain.listing;
     if draft.get(&keys::listing(listing))?.is_none() {
         return Ok(Changed::NotFound);
     }
@@ -138,6 +159,7 @@ impl CatalogStore for Embedded {
     }
 
     async fn listing_create(&self, listing: Listing, endpoint: Option<Endpoint>) -> StoreResult<Listing> {
+        let endpoint = self.shared.seal(endpoint)?;
         let decide = move |draft: &mut Draft<'_>| listing_create(draft, listing, endpoint.as_ref());
         self.shared.run(Operation::ListingCreate, decide).await
     }
@@ -156,11 +178,13 @@ impl CatalogStore for Embedded {
     }
 
     async fn listing_update(&self, listing: Listing, endpoint: Option<Endpoint>) -> StoreResult<Changed> {
+        let endpoint = self.shared.seal(endpoint)?;
         let decide = move |draft: &mut Draft<'_>| listing_update(draft, listing, endpoint);
         self.shared.run(Operation::ListingUpdate, decide).await
     }
 
     async fn endpoint_update(&self, endpoint: Endpoint) -> StoreResult<Changed> {
+        let endpoint = SealedEndpoint::seal(&self.shared.sealer, endpoint)?;
         self.shared.run(Operation::EndpointUpdate, move |draft| endpoint_update(draft, endpoint)).await
     }
 

@@ -7,14 +7,28 @@ use crate::error::{StoreError, StoreResult};
 
 /// The format that values are written in. A later one keeps reading the earlier ones, or the store is migrated.
 const FORMAT: u8 = 1;
+/// The format of values that hold sealed ones.
+const SEALED_FORMAT: u8 = 2;
 
 /// The bytes of a value.
 ///
 /// # Errors
 /// `Corrupt` when the value cannot be written down, which no value of the model does.
 pub(crate) fn encode<T: Serialize>(value: &T) -> StoreResult<Slice> {
+    encode_as(FORMAT, value)
+}
+
+/// The bytes of a value that holds sealed ones.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_sealed<T: Serialize>(value: &T) -> StoreResult<Slice> {
+    encode_as(SEALED_FORMAT, value)
+}
+
+fn encode_as<T: Serialize>(format: u8, value: &T) -> StoreResult<Slice> {
     let mut bytes = Vec::with_capacity(256);
-    bytes.push(FORMAT);
+    bytes.push(format);
     postcard::to_extend(value, bytes)
         .map(Slice::from)
         .map_err(|error| StoreError::Corrupt(format!("a value that cannot be written: {error}")))
@@ -25,9 +39,26 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> StoreResult<Slice> {
 /// # Errors
 /// `Corrupt` when they are not such a value.
 pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> StoreResult<T> {
+    decode_as(FORMAT, what, bytes)
+}
+
+/// The value with sealed ones in these bytes.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_sealed<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> StoreResult<T> {
+    decode_as(SEALED_FORMAT, what, bytes)
+}
+
+/// Whether these bytes are of a value that holds sealed ones.
+pub(crate) fn is_sealed(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&SEALED_FORMAT)
+}
+
+fn decode_as<T: DeserializeOwned>(wanted: u8, what: &str, bytes: &[u8]) -> StoreResult<T> {
     let corrupt = |why: String| StoreError::Corrupt(format!("{what}: {why}"));
     match bytes.split_first() {
-        Some((&FORMAT, rest)) => match postcard::take_from_bytes(rest) {
+        Some((format, rest)) if *format == wanted => match postcard::take_from_bytes(rest) {
             Ok((value, [])) => Ok(value),
             Ok((_, rest)) => Err(corrupt(format!("{} bytes too many", rest.len()))),
             Err(error) => Err(corrupt(error.to_string())),

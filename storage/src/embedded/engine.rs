@@ -1,6 +1,6 @@
 //! The engine under the store: its keyspaces, its configuration, its errors. Only this file and `commit` know fjall.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 use parking_lot::RwLock;
@@ -21,6 +21,12 @@ const JOURNAL_MIN: u64 = 64 * MIB;
 const RESULT_MEMTABLE_MAX: u64 = 16 * MIB;
 /// The engine's second worker matters: with one, a rotation can wait for ever on the queue that it alone empties.
 const WORKER_THREADS: usize = 2;
+/// What fills a journal past the size at which the engine begins the next one, 64 MB.
+const FILLER_BYTES: usize = 4 << 20;
+const FILLERS: usize = 17;
+/// How long a wipe waits for the journal to go: so many looks, and the pause between them.
+const WIPE_LOOKS: u32 = 1000;
+const WIPE_PAUSE: Duration = Duration::from_millis(10);
 
 /// An open engine.
 pub(crate) struct Engine {
@@ -273,6 +279,37 @@ impl Engine {
             }
         }
         Ok(journals)
+    }
+
+    /// Takes what was overwritten out of the files: out of the journal, which the engine moves on only when it is full
+    /// at a flush, and out of the tables, which keep old values until they are merged. For a start, before the writer.
+    ///
+    /// # Errors
+    /// `Unavailable` when it could not be done; what is kept now is as it was.
+    pub(crate) fn wipe(&self) -> StoreResult<()> {
+        let mut filler = vec![0; FILLER_BYTES];
+        for _ in 0..FILLERS {
+            // Random, so that it is not packed small.
+            getrandom::fill(&mut filler).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            let put = Put { place: Place::Key(keys::filler()), value: Some(Slice::from(filler.as_slice())) };
+            self.commit(std::iter::once(put), 1).map_err(read_error)?;
+        }
+        self.commit(std::iter::once(Put { place: Place::Key(keys::filler()), value: None }), 1).map_err(read_error)?;
+        // The first flush seals the journal, the others let it go.
+        for (keyspace, _) in self.memtables().into_iter().rev() {
+            keyspace.rotate_memtable_and_wait().map_err(read_error)?;
+        }
+        for keyspace in [&self.market, &self.meta] {
+            keyspace.major_compact().map_err(read_error)?;
+        }
+        // A flush is done moments before its journal goes.
+        for _ in 0..WIPE_LOOKS {
+            if self.database.journal_count() == 1 {
+                return Ok(());
+            }
+            std::thread::sleep(WIPE_PAUSE);
+        }
+        Err(StoreError::Unavailable(format!("{} journals are still needed", self.database.journal_count())))
     }
 
     /// How large the journal is, in percent of its limit. Waits while a commit syncs.

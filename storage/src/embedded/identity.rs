@@ -1,15 +1,22 @@
 //! Profiles, wallets, keys, nonces; humans and their sessions.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use fjall::Slice;
 
-use super::{Draft, Embedded, Operation, codec::decode, keys};
+use super::{
+    Draft, Embedded, Operation,
+    codec::{decode, decode_sealed, encode_sealed},
+    keys,
+};
 use crate::{
     error::{StoreError, StoreResult},
     model::{
         AccountType, ApiKey, ApiKeyId, ChainFamily, Human, Profile, ProfileId, Session, UnixMillis, Wallet,
         WalletChange, WalletId, WalletRefused, WalletSet,
     },
+    sealed::{SealedSecret, Sealer},
     store::{
         AgentClaimed, Change, Changed, HumanCreated, IdentityStore, KeyRecovered, NonceUsed, ProfileCreated,
         WalletLinked,
@@ -237,6 +244,18 @@ fn session_end(draft: &mut Draft<'_>, id_sha256: &[u8; 32]) -> StoreResult<()> {
     Ok(())
 }
 
+fn profile_suspend(draft: &mut Draft<'_>, id: ProfileId, is_suspended: bool) -> StoreResult<Changed> {
+    let place = keys::profile(id);
+    let Some(mut profile) = draft.read::<Profile>(PROFILE, &place)? else { return Ok(Changed::NotFound) };
+    if profile.is_suspended != is_suspended {
+        profile.is_suspended = is_suspended;
+        profile.version += 1;
+        draft.write(place, &profile)?;
+        draft.change(Change::Profile(id));
+    }
+    Ok(Changed::Done)
+}
+
 fn api_key_revoke(
     draft: &mut Draft<'_>,
     profile: ProfileId,
@@ -266,14 +285,14 @@ fn nonce_use(draft: &mut Draft<'_>, nonce: [u8; 32], until: UnixMillis) -> Store
     Ok(NonceUsed::Fresh)
 }
 
-fn server_secret(draft: &mut Draft<'_>, name: &str) -> StoreResult<[u8; 32]> {
+fn server_secret(draft: &mut Draft<'_>, sealer: &Sealer, name: &str) -> StoreResult<[u8; 32]> {
     let place = keys::secret(name);
-    if let Some(secret) = draft.read("secret", &place)? {
-        return Ok(secret);
+    if let Some(kept) = draft.get(&place)? {
+        return decode_sealed::<SealedSecret>("secret", &kept)?.open(sealer, name);
     }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    draft.write(place, &secret)?;
+    draft.put(place, encode_sealed(&SealedSecret::seal(sealer, name, &secret)?)?);
     Ok(secret)
 }
 
@@ -315,6 +334,10 @@ impl IdentityStore for Embedded {
     ) -> StoreResult<Result<Wallet, WalletRefused>> {
         let decide = move |draft: &mut Draft<'_>| wallet_update(draft, profile, id, proven_by, &change);
         self.shared.run(Operation::WalletUpdate, decide).await
+    }
+
+    async fn profile_suspend(&self, id: ProfileId, is_suspended: bool) -> StoreResult<Changed> {
+        self.shared.run(Operation::ProfileSuspend, move |draft| profile_suspend(draft, id, is_suspended)).await
     }
 
     async fn wallet_find(&self, family: ChainFamily, address: &[u8]) -> StoreResult<Option<Wallet>> {
@@ -394,7 +417,7 @@ impl IdentityStore for Embedded {
     }
 
     async fn server_secret(&self, name: &str) -> StoreResult<[u8; 32]> {
-        let name = name.to_string();
-        self.shared.run(Operation::ServerSecret, move |draft| server_secret(draft, &name)).await
+        let (name, sealer) = (name.to_string(), Arc::clone(&self.shared.sealer));
+        self.shared.run(Operation::ServerSecret, move |draft| server_secret(draft, &sealer, &name)).await
     }
 }

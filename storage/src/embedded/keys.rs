@@ -377,6 +377,16 @@ pub(crate) fn secret(name: &str) -> Key {
     key(Space::Market, Tag::Secret, &[name.as_bytes()])
 }
 
+/// All secrets that are drawn once.
+pub(crate) fn secrets() -> Range {
+    prefix(Space::Market, Tag::Secret, &[])
+}
+
+/// The name in the key of [`secret`]; `None` for any other key.
+pub(crate) fn secret_name(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes.strip_prefix(&[Tag::Secret as u8])?).ok()
+}
+
 /// A category.
 pub(crate) fn category(id: CategoryId) -> Key {
     key(Space::Market, Tag::Category, &[&id.bytes()])
@@ -404,6 +414,21 @@ pub(crate) fn listings(from: Option<ListingId>) -> Range {
 /// A listing's endpoint.
 pub(crate) fn endpoint(id: ListingId) -> Key {
     key(Space::Market, Tag::Endpoint, &[&id.bytes()])
+}
+
+/// The listing in the key of [`endpoint`]; `None` for any other key.
+pub(crate) fn endpoint_listing(bytes: &[u8]) -> Option<ListingId> {
+    bytes.strip_prefix(&[Tag::Endpoint as u8])?.try_into().ok().map(ListingId::from_bytes)
+}
+
+/// All endpoints.
+pub(crate) fn endpoints() -> Range {
+    prefix(Space::Market, Tag::Endpoint, &[])
+}
+
+/// The first key past `bytes` itself: where a scan goes on.
+pub(crate) fn next_after(bytes: &[u8]) -> Vec<u8> {
+    [bytes, &[0]].concat()
 }
 
 /// The listing with a slug.
@@ -440,6 +465,16 @@ pub(crate) fn commit_sequence() -> Key {
 /// The limit of a memtable that the store was made with.
 pub(crate) fn memtable_bytes() -> Key {
     key(Space::Meta, Tag::Meta, &[b"memtable_bytes"])
+}
+
+/// Which master keys are in use, and whether what was written before must still be wiped out of the files.
+pub(crate) fn sealing() -> Key {
+    key(Space::Meta, Tag::Meta, &[b"sealing"])
+}
+
+/// Overwritten and removed to move the journal on.
+pub(crate) fn filler() -> Key {
+    key(Space::Meta, Tag::Meta, &[b"filler"])
 }
 
 /// The node, and its latest life.

@@ -38,6 +38,7 @@ operations!(
     FreeCallsWrite = "free_calls_write",
     ProfileCreate = "profile_create",
     ProfileGet = "profile_get",
+    ProfileSuspend = "profile_suspend",
     WalletFind = "wallet_find",
     WalletList = "wallet_list",
     ApiKeyFind = "api_key_find",
@@ -73,6 +74,8 @@ operations!(
     ChallengeTake = "challenge_take",
     SandboxPay = "sandbox_pay",
     SandboxGet = "sandbox_get",
+    SecretCount = "secret_count",
+    SecretReseal = "secret_reseal",
     Housekeeping = "housekeeping",
 );
 

@@ -17,18 +17,23 @@ use super::{
     draft::Memory,
     engine::{Engine, Place, Put},
     keys::{self, Key},
+    migrations,
 };
 use crate::{
     error::{StoreError, StoreResult},
     model::{Category, CategoryId, Clock, Owner, ProfileId, UnixMillis},
+    sealed::Sealer,
 };
 
 /// The format of the whole store. A newer one is refused, an older one is migrated forward by [`MIGRATIONS`].
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What makes format n + 1 of format n, in order from n = 1. Each one runs to its end or again from its beginning, so
 /// it must not mind what an earlier attempt left.
-const MIGRATIONS: &[fn(&Engine) -> StoreResult<()>] = &[];
+const MIGRATIONS: &[Migration] = &[migrations::seal];
+
+/// Brings all values of an engine from one format to the next.
+type Migration = fn(&Engine, &Sealer) -> StoreResult<()>;
 
 /// The shelves of a new store.
 const CATEGORIES: [(&str, &str); 12] = [
@@ -56,7 +61,7 @@ pub(crate) fn results_path(path: &Path) -> PathBuf {
     path.join("results")
 }
 
-fn unavailable(path: &Path, error: &io::Error) -> StoreError {
+pub(crate) fn unavailable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", path.display()))
 }
 
@@ -81,6 +86,24 @@ pub(crate) fn lock(path: &Path) -> StoreResult<Lock> {
             path.display()
         ))),
         Err(TryLockError::Error(error)) => Err(unavailable(&file_path, &error)),
+    }
+}
+
+/// Whether another process has this directory; none has one that is not there.
+///
+/// # Errors
+/// `Unavailable` when it cannot be told.
+pub(crate) fn is_taken(path: &Path) -> StoreResult<bool> {
+    let file_path = path.join("lock");
+    match OpenOptions::new().write(true).open(&file_path) {
+        // Taken for a moment and given back with the file.
+        Ok(file) => match file.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(unavailable(&file_path, &error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unavailable(&file_path, &error)),
     }
 }
 
@@ -128,20 +151,20 @@ fn format_write(path: &Path, format: u32) -> StoreResult<()> {
 ///
 /// # Errors
 /// As the migrations; the store then stays in the last format that was reached.
-pub(crate) fn migrate(path: &Path, engine: &Engine, from: u32) -> StoreResult<()> {
-    migrate_with(path, engine, from, MIGRATIONS)
+pub(crate) fn migrate(path: &Path, engine: &Engine, sealer: &Sealer, from: u32) -> StoreResult<()> {
+    migrate_with(path, (engine, sealer), from, MIGRATIONS)
 }
 
 fn migrate_with(
     path: &Path,
-    engine: &Engine,
+    (engine, sealer): (&Engine, &Sealer),
     from: u32,
-    migrations: &[fn(&Engine) -> StoreResult<()>],
+    migrations: &[Migration],
 ) -> StoreResult<()> {
     let done = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
     for (format, migration) in (from + 1..).zip(migrations.iter().skip(done)) {
         warn!(from, to = format, "the store is brought to a newer format; a copy made before is the way back");
-        migration(engine)?;
+        migration(engine, sealer)?;
         format_write(path, format)?;
     }
     Ok(())
@@ -249,13 +272,12 @@ mod tests {
         let config = config::Config::from_parts(None, []).expect("defaults").storage;
         let engine = Engine::open(&engine_path(folder.path()), &config).expect("engine");
         format_write(folder.path(), 1).expect("format");
-        let broken: &[fn(&Engine) -> StoreResult<()>] =
-            &[|_| Ok(()), |_| Err(StoreError::Unavailable("stopped half-way".into()))];
-        assert!(migrate_with(folder.path(), &engine, 1, broken).is_err());
+        let sealer = Sealer::new(&[1; 32], None);
+        let broken: &[Migration] = &[|_, _| Ok(()), |_, _| Err(StoreError::Unavailable("stopped half-way".into()))];
+        assert!(migrate_with(folder.path(), (&engine, &sealer), 1, broken).is_err());
         assert_eq!(fs::read_to_string(folder.path().join("format")).expect("format").trim(), "2");
-        let mended: &[fn(&Engine) -> StoreResult<()>] =
-            &[|_| Err(StoreError::Unavailable("done before".into())), |_| Ok(())];
-        migrate_with(folder.path(), &engine, 2, mended).expect("migrated");
+        let mended: &[Migration] = &[|_, _| Err(StoreError::Unavailable("done before".into())), |_, _| Ok(())];
+        migrate_with(folder.path(), (&engine, &sealer), 2, mended).expect("migrated");
         assert_eq!(fs::read_to_string(folder.path().join("format")).expect("format").trim(), "3");
     }
 }

@@ -70,6 +70,17 @@ pub enum SuspendedBy {
     Owner,
     /// An operator.
     Operator,
+    /// An operator, after its owner had: shown as the operator's, and the owner's again when the operator is done.
+    #[serde(rename(serialize = "operator"))]
+    OperatorAfterOwner,
+}
+
+impl SuspendedBy {
+    /// Only an operator brings it back.
+    #[must_use]
+    pub fn is_operator(self) -> bool {
+        matches!(self, Self::Operator | Self::OperatorAfterOwner)
+    }
 }
 
 /// Where a listing stands.

@@ -121,6 +121,10 @@ pub trait IdentityStore: Send + Sync {
         change: WalletChange,
     ) -> StoreResult<Result<Wallet, WalletRefused>>;
 
+    /// Closes a profile, or opens it again; written to the change feed in the same step. `Done` also when it was so.
+    /// Rules out writing back a profile that was read before.
+    async fn profile_suspend(&self, id: ProfileId, is_suspended: bool) -> StoreResult<Changed>;
+
     /// The wallet with this address.
     async fn wallet_find(&self, family: ChainFamily, address: &[u8]) -> StoreResult<Option<Wallet>>;
 

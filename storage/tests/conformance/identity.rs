@@ -111,6 +111,24 @@ pub async fn keys_are_found_listed_and_revoked(mut bench: Bench) {
     assert!(bench.store.api_key_find(&[3; 32]).await.expect("find").is_none());
 }
 
+pub async fn a_profile_is_closed_and_opened_and_caches_are_told(mut bench: Bench) {
+    let profile = profile(bench.now());
+    let id = profile.id;
+    let (wallet, key) = (wallet(id, &[5; 20], bench.now()), api_key(id, [5; 32], bench.now()));
+    bench.store.profile_create(profile.clone(), wallet, key).await.expect("create");
+    let cursor = bench.store.changes_since(0).await.expect("changes").next;
+    for is_suspended in [true, true, false] {
+        assert_eq!(bench.store.profile_suspend(id, is_suspended).await, Ok(storage::Changed::Done));
+    }
+    let changes = bench.store.changes_since(cursor).await.expect("changes");
+    assert_eq!(changes.items, [storage::Change::Profile(id); 2], "what stays as it was is no change");
+    assert_eq!(bench.store.profile_suspend(id, true).await, Ok(storage::Changed::Done));
+    bench.reopen().await;
+    let found = bench.store.profile_get(id).await.expect("read").expect("there");
+    assert_eq!(found, Profile { is_suspended: true, version: profile.version + 3, ..profile });
+    assert_eq!(bench.store.profile_suspend(bench.profile(), true).await, Ok(storage::Changed::NotFound));
+}
+
 pub async fn e8_a_nonce_is_fresh_once(mut bench: Bench) {
     let (store, until) = (Arc::clone(&bench.store), UnixMillis(bench.now().0 + SECOND));
     let found = race(|_| {

@@ -1,0 +1,204 @@
+//! `crochet admin`: what operators do by hand, and the only way to do it. On a store that nobody serves it is done here;
+//! on a running one, which has one owner, by that process, asked through the operations port.
+//!
+//! A later command is one more variant of [`order::Order`], the arm that performs it, and a subcommand here.
+
+mod bar;
+pub(crate) mod channel;
+pub(crate) mod order;
+mod record;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use config::Config;
+use storage::model::Clock;
+
+use crate::cli::ConfigFile;
+use bar::Bar;
+use channel::Operator;
+use order::{Desk, Done, Errand, Kind, Order, Subject};
+
+/// Why something is done is said in so many characters at most.
+const WHY_MAX: usize = 200;
+
+/// What operators do.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Seals everything secret with the current master key; ends a rotation. May be broken off and begun again
+    Reseal(Signed),
+    /// Closes a profile, or takes a listing off sale, at once
+    Suspend(Named),
+    /// Opens a profile again, or puts a listing back on sale
+    Resume(Named),
+}
+
+/// Who does it and why: both stand in the log and in the operators' record.
+#[derive(Debug, Args)]
+pub struct Signed {
+    /// Why it is done
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub why: String,
+    /// Who does it; the system's user when it is not given
+    #[arg(long, value_name = "NAME", value_parser = reason)]
+    pub who: Option<String>,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub file: ConfigFile,
+}
+
+/// To what it is done.
+#[derive(Debug, Args)]
+pub struct Named {
+    /// What it is
+    pub kind: KindArgument,
+    /// Its id
+    pub id: String,
+    /// By whom and why.
+    #[command(flatten)]
+    pub signed: Signed,
+}
+
+/// A kind of thing, as it is typed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KindArgument {
+    /// An agent or a human
+    Profile,
+    /// What a seller offers
+    Listing,
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > WHY_MAX {
+        return Err(format!("say it in 1 to {WHY_MAX} characters"));
+    }
+    Ok(text.to_string())
+}
+
+impl AdminCommand {
+    /// By whom and why it is done.
+    #[must_use]
+    pub fn signed(&self) -> &Signed {
+        match self {
+            Self::Reseal(signed) => signed,
+            Self::Suspend(named) | Self::Resume(named) => &named.signed,
+        }
+    }
+}
+
+impl Named {
+    fn subject(&self) -> Subject {
+        let kind = match self.kind {
+            KindArgument::Profile => Kind::Profile,
+            KindArgument::Listing => Kind::Listing,
+        };
+        Subject { kind, id: self.id.clone() }
+    }
+}
+
+/// Does it, and says what was done.
+///
+/// # Errors
+/// Why it was not done. What was done before that stays done.
+pub fn run(config: &Config, command: &AdminCommand, user: Option<String>) -> Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let signed = command.signed();
+        let who = signed.who.clone().or(user).unwrap_or_else(|| "unknown".into());
+        let way = Way::find(config)?;
+        let hand = Hand { way, who, why: signed.why.clone() };
+        let said = hand.work(command).await;
+        hand.way.close().await?;
+        said
+    })
+}
+
+/// How the store is reached.
+enum Way {
+    Here(Box<Desk>),
+    There(Operator),
+}
+
+impl Way {
+    fn find(config: &Config) -> Result<Self> {
+        if storage::is_owned_elsewhere(&config.storage)? {
+            return Operator::read(&config.storage.path).map(Self::There);
+        }
+        let clock = Clock::system();
+        let store = storage::open(&config.storage, clock.clone())?;
+        Ok(Self::Here(Box::new(Desk::new(store, None, clock, &config.storage.path))))
+    }
+
+    async fn close(self) -> Result<()> {
+        match self {
+            Self::Here(desk) => Ok(desk.close().await?),
+            Self::There(_) => Ok(()),
+        }
+    }
+}
+
+struct Hand {
+    way: Way,
+    who: String,
+    why: String,
+}
+
+impl Hand {
+    async fn work(&self, command: &AdminCommand) -> Result<String> {
+        match command {
+            AdminCommand::Reseal(_) => self.reseal().await,
+            AdminCommand::Suspend(named) => self.change(Order::Suspend(named.subject())).await,
+            AdminCommand::Resume(named) => self.change(Order::Resume(named.subject())).await,
+        }
+    }
+
+    async fn ask(&self, order: Order) -> Result<Done> {
+        let errand = Errand { who: self.who.clone(), why: self.why.clone(), order };
+        match &self.way {
+            Way::Here(desk) => Ok(desk.perform(&errand).await?),
+            Way::There(operator) => operator.ask(&errand).await,
+        }
+    }
+
+    async fn change(&self, order: Order) -> Result<String> {
+        match self.ask(order).await? {
+            Done::Changed { now } => Ok(format!("{now}\n")),
+            Done::Resealed { .. } => bail!("the gateway answered something else; is it of another version?"),
+        }
+    }
+
+    /// One bounded step after the other, so that calls go on beside it.
+    async fn reseal(&self) -> Result<String> {
+        let (mut bar, mut after, mut sum) = (Bar::new("sealed"), None, 0);
+        loop {
+            let step = self.ask(Order::Reseal { after }).await;
+            let step = step.context("broken off; what was sealed stays so: run it again to go on")?;
+            let Done::Resealed { rows, resealed, total, next } = step else {
+                bail!("the gateway answered something else; is it of another version?");
+            };
+            sum += resealed;
+            bar.advance(rows, total);
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        bar.end();
+        Ok(format!(
+            "{sum} rows were sealed anew; no row needs an earlier master key: it may be taken out of the settings\n"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_demanded_and_bounded() {
+        assert_eq!(reason("  spam  "), Ok("spam".into()));
+        for text in ["", "   ", &"x".repeat(WHY_MAX + 1)] {
+            assert!(reason(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What can be ordered, and how it is done: the same on a stopped store and in the process that owns a running one.
+
+use std::{path::Path, sync::Arc};
+
+use actors::Actors;
+use serde::{Deserialize, Serialize};
+use storage::{
+    Change, Changed, Store, StoreError,
+    model::{Clock, Listing, ListingId, ListingStatus, ProfileId, SuspendedBy},
+};
+
+use super::record::Record;
+
+/// Attempts to write a listing that somebody else writes at the same time.
+const ATTEMPTS: usize = 16;
+
+/// A kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A profile.
+    Profile,
+    /// A listing.
+    Listing,
+}
+
+/// One thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// What it is.
+    pub kind: Kind,
+    /// Its id.
+    pub id: String,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// One step of sealing everything with the current master key, from this row on.
+    Reseal {
+        /// The row that the step before ended with, in hexadecimal digits.
+        after: Option<String>,
+    },
+    /// Closes a profile, takes a listing off sale.
+    Suspend(Subject),
+    /// The reverse.
+    Resume(Subject),
+}
+
+/// An order, by whom and why.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Errand {
+    /// Who orders it.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What.
+    pub order: Order,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// A step of resealing.
+    Resealed {
+        /// Rows looked at.
+        rows: u64,
+        /// Rows sealed anew.
+        resealed: u64,
+        /// All rows; told by the first step.
+        total: Option<u64>,
+        /// Where the next step goes on; `None`: there is none.
+        next: Option<String>,
+    },
+    /// Something changed, or was so already.
+    Changed {
+        /// How it stands now, in a sentence.
+        now: String,
+    },
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The order makes no sense.
+    #[error("{0}")]
+    Bad(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Somebody else changes it all the time.
+    #[error("it is being changed by others all the time; try again")]
+    Busy,
+    /// It could not be written down who did it and why, so it was not done.
+    #[error("the operators' record cannot be written, so nothing was done: {0}")]
+    Record(#[from] std::io::Error),
+    /// The store did not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Order {
+    /// A step in the middle of something is no action of its own.
+    fn is_continued(&self) -> bool {
+        matches!(self, Self::Reseal { after: Some(_) })
+    }
+}
+
+/// Where orders are carried out.
+pub struct Desk {
+    store: Arc<dyn Store>,
+    /// The caches of a running process, which are told at once.
+    actors: Option<Actors>,
+    clock: Clock,
+    record: Record,
+}
+
+impl Desk {
+    /// At this store; `path` is its directory, in which the record is kept.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, actors: Option<Actors>, clock: Clock, path: &Path) -> Self {
+        Self { store, actors, clock, record: Record::new(path) }
+    }
+
+    /// Closes the store.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        self.store.close().await
+    }
+
+    /// Carries out an order. Who, why and what is on disk before it is done.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn perform(&self, errand: &Errand) -> Result<Done, Failed> {
+        if errand.order.is_continued() {
+            return self.carry_out(&errand.order).await;
+        }
+        let Errand { who, why, order } = errand;
+        tracing::info!(target: "admin", who, why, ?order, "ordered");
+        self.record.note(self.clock.now(), "ordered", errand, None)?;
+        let done = self.carry_out(order).await;
+        let (event, fault) = match &done {
+            Ok(_) => ("done", None),
+            Err(failed) => ("failed", Some(failed.to_string())),
+        };
+        tracing::info!(target: "admin", who, why, ?order, fault, "{event}");
+        if let Err(error) = self.record.note(self.clock.now(), event, errand, fault.as_deref()) {
+            tracing::error!(%error, "how an order ended could not be recorded");
+        }
+        done
+    }
+
+    async fn carry_out(&self, order: &Order) -> Result<Done, Failed> {
+        match order {
+            Order::Reseal { after } => self.reseal(after.as_deref()).await,
+            Order::Suspend(subject) => self.set(subject, true).await,
+            Order::Resume(subject) => self.set(subject, false).await,
+        }
+    }
+
+    async fn reseal(&self, after: Option<&str>) -> Result<Done, Failed> {
+        let cursor = after.map(hex::decode).transpose().map_err(|_| Failed::Bad("after is not hexadecimal".into()))?;
+        let total = if after.is_none() { Some(self.store.secret_count().await?) } else { None };
+        let step = self.store.secret_reseal(cursor).await?;
+        Ok(Done::Resealed { rows: step.rows, resealed: step.resealed, total, next: step.next.map(hex::encode) })
+    }
+
+    async fn set(&self, subject: &Subject, is_suspended: bool) -> Result<Done, Failed> {
+        let id = &subject.id;
+        let (change, now) = match subject.kind {
+            Kind::Profile => self.set_profile(parsed(id)?, is_suspended).await?,
+            Kind::Listing => self.set_listing(parsed(id)?, is_suspended).await?,
+        };
+        if let Some(actors) = &self.actors {
+            actors.changed(change).await;
+        }
+        Ok(Done::Changed { now })
+    }
+
+    async fn set_profile(&self, id: ProfileId, is_suspended: bool) -> Result<(Change, String), Failed> {
+        match self.store.profile_suspend(id, is_suspended).await? {
+            Changed::Done if is_suspended => Ok((Change::Profile(id), format!("profile {id} is suspended"))),
+            Changed::Done => Ok((Change::Profile(id), format!("profile {id} is open"))),
+            Changed::NotFound => Err(Failed::NotFound(format!("there is no profile {id}"))),
+            Changed::Stale => Err(Failed::Busy),
+        }
+    }
+
+    /// Written onto the version that was read; whoever else writes it meanwhile is not overwritten.
+    async fn set_listing(&self, id: ListingId, is_suspended: bool) -> Result<(Change, String), Failed> {
+        for _ in 0..ATTEMPTS {
+            let offer = self.store.listing_get(id).await?;
+            let mut listing = offer.ok_or_else(|| Failed::NotFound(format!("there is no listing {id}")))?.listing;
+            if is_suspended {
+                suspend(&mut listing)
+            } else {
+                resume(&mut listing)?
+            };
+            listing.updated_at = self.clock.now();
+            let now = match listing.status {
+                ListingStatus::Active => format!("listing {id} is on sale"),
+                ListingStatus::Draft => format!("listing {id} is a draft"),
+                ListingStatus::Suspended if is_suspended => format!("listing {id} is suspended"),
+                ListingStatus::Suspended => format!("listing {id} is its owner's again, who had taken it off sale"),
+            };
+            match self.store.listing_update(listing, None).await? {
+                Changed::Done => return Ok((Change::Listing(id), now)),
+                Changed::NotFound => return Err(Failed::NotFound(format!("there is no listing {id}"))),
+                Changed::Stale => {}
+            }
+        }
+        Err(Failed::Busy)
+    }
+}
+
+fn parsed<T: std::str::FromStr>(id: &str) -> Result<T, Failed> {
+    id.parse().map_err(|_| Failed::Bad("the id is not one of ours: copy it from the listing or the profile".into()))
+}
+
+fn suspend(listing: &mut Listing) {
+    let was_owners = matches!(listing.suspended_by, Some(SuspendedBy::Owner | SuspendedBy::OperatorAfterOwner));
+    listing.status = ListingStatus::Suspended;
+    listing.suspended_by = Some(if was_owners { SuspendedBy::OperatorAfterOwner } else { SuspendedBy::Operator });
+}
+
+/// What an operator suspended is as it was before: a draft that never was offered stays one, and what its owner took
+/// off sale is the owner's to bring back.
+fn resume(listing: &mut Listing) -> Result<(), Failed> {
+    match listing.suspended_by {
+        Some(SuspendedBy::Operator) => {
+            listing.status = if listing.was_active { ListingStatus::Active } else { ListingStatus::Draft };
+            listing.suspended_by = None;
+        }
+        Some(SuspendedBy::OperatorAfterOwner) => listing.suspended_by = Some(SuspendedBy::Owner),
+        Some(SuspendedBy::Owner) => {
+            return Err(Failed::Bad("its owner took it off sale, and only the owner brings it back".into()));
+        }
+        None => {}
+    }
+    Ok(())
+}
