@@ -17,6 +17,7 @@ pub mod listing;
 pub mod outcome;
 pub mod payments;
 pub mod refusal;
+pub mod scores;
 pub mod seller;
 
 pub mod vetting;
@@ -42,6 +43,7 @@ use limiter::Limiter;
 use listing::{FreeRight, Permit};
 use payments::{Rails, sandbox::Sandbox};
 use seller::SellerClient;
+use tokio::sync::Notify;
 use world::World;
 
 /// Starting failed.
@@ -65,6 +67,7 @@ struct Inner {
     limiter: Arc<Limiter>,
     directory: Directory,
     seller: Arc<dyn SellerClient>,
+    recompute: Notify,
     system: System,
 }
 
@@ -103,7 +106,8 @@ impl Actors {
         let world = Arc::new(World::new(config, store, clock, Rails::new(sandbox, site), rows, arbiters));
         recover(&world).await?;
         let directory = Directory::new(world.clone());
-        let actors = Self(Arc::new(Inner { world, keys, limiter, directory, seller, system }));
+        let recompute = Notify::new();
+        let actors = Self(Arc::new(Inner { world, keys, limiter, directory, seller, recompute, system }));
         background.spawn(changes::follow(actors.clone()));
         let noting = actors.clone();
         background.spawn(async move { noting.keys().keep_writing_uses().await });
@@ -169,6 +173,16 @@ impl Actors {
     pub fn circuit(&self, id: ListingId) -> &'static str {
         let now = self.clock().now();
         self.0.world.gates.get(&id).map_or("closed", |gate| gate.circuit(now).name())
+    }
+
+    /// Asks for the nightly pass over all scores now; whoever makes it waits in [`Actors::recompute_asked`].
+    pub fn recompute_scores(&self) {
+        self.0.recompute.notify_one();
+    }
+
+    /// Waits until somebody asks for all scores to be made anew.
+    pub async fn recompute_asked(&self) {
+        self.0.recompute.notified().await;
     }
 
     /// How things stand.

@@ -141,6 +141,9 @@ codes! {
     PriceAboveMaximum = 409 "PRICE_ABOVE_MAXIMUM", "choose_another_listing", false, Buyer, "The price is above X-Crochet-Max-Price-Micros.";
     SpendLimitExceeded = 403 "SPEND_LIMIT_EXCEEDED", "choose_another_listing", false, Buyer, "The API key may not agree to this price.";
     ResultNotKept = 410 "RESULT_NOT_KEPT", "contact_seller", false, Gateway, "The call was completed; its answer is no longer kept.";
+    // What is thought of it.
+    ReviewNotEligible = 403 "REVIEW_NOT_ELIGIBLE", "fix_request", false, Buyer, "This profile may not review this listing; details.reason says why.";
+    ReviewAlreadyExists = 409 "REVIEW_ALREADY_EXISTS", "fix_request", false, Buyer, "This profile has reviewed the listing before.";
     // The seller.
     SellerBusy = 503 "SELLER_BUSY", "wait_and_retry", true, Seller, "The seller takes no more calls right now.";
     SellerCircuitOpen = 503 "SELLER_CIRCUIT_OPEN", "wait_and_retry", true, Seller, "The seller's endpoint has failed too often; it is given a pause.";

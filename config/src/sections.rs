@@ -98,7 +98,16 @@ section!(
 );
 section!(
     /// The control API.
-    Control { listen: String, workers: usize, body_max_bytes: usize, endpoint_test_timeout: Duration }
+    Control {
+        listen: String,
+        workers: usize,
+        body_max_bytes: usize,
+        endpoint_test_timeout: Duration,
+        search_matches_max: usize,
+        roll_up_every: Duration,
+        scores_every: Duration,
+        review_window: Duration,
+    }
 );
 section!(
     /// Proof of work and challenges; wallets, humans, passwords, sessions.
@@ -305,6 +314,10 @@ impl Config {
                 workers: r.size("control.workers", 1..=64),
                 body_max_bytes: usize::try_from(r.bytes("control.body_max_bytes", KIB..=16 * MIB)).unwrap_or(262_144),
                 endpoint_test_timeout: r.duration("control.endpoint_test_timeout", 100 * MS..=25 * SECOND),
+                search_matches_max: r.size("control.search_matches_max", 100..=1_000_000),
+                roll_up_every: r.duration("control.roll_up_every", 10 * MS..=30 * SECOND),
+                scores_every: r.duration("control.scores_every", 10 * MS..=30 * SECOND),
+                review_window: r.duration("control.review_window", HOUR..=3650 * DAY),
             },
             identity: Identity {
                 pow_difficulty: u8::try_from(r.count("identity.pow_difficulty", 1..=8)).unwrap_or(4),

@@ -8,7 +8,10 @@ pub(crate) mod endpoints;
 pub(crate) mod input;
 pub(crate) mod listings;
 mod owned;
+mod search;
 mod shelves;
+mod stats;
 mod view;
 
+pub(crate) use owned::find;
 pub(crate) use shelves::Catalogue;

@@ -25,7 +25,7 @@ pub(crate) struct Door {
     pub(crate) challenges: Challenges,
     pub(crate) sessions: Sessions,
     pub(crate) passwords: Passwords,
-    pub(crate) catalogue: Catalogue,
+    pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) started_at: UnixMillis,
 }
 
@@ -45,7 +45,8 @@ impl Door {
         let sessions = Sessions::new(&secret, &config.identity, &site, is_dev).ok_or_else(unusable)?;
         let passwords = Passwords::new(&config.identity);
         let passwords = passwords.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let catalogue = Catalogue::load(store.clone()).await?;
+        let matches_max = config.control.search_matches_max;
+        let catalogue = Catalogue::load(store.clone(), clock.clone(), matches_max).await?;
         let started_at = clock.now();
         Ok(Self { config, store, actors, clock, site, challenges, sessions, passwords, catalogue, started_at })
     }

@@ -19,6 +19,7 @@ mod reply;
 mod routes;
 mod sandbox;
 mod server;
+mod trust;
 
 pub use identity::password::{PasswordError, hash_password};
 pub use routes::{Access, ROUTES, Route};

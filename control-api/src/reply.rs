@@ -26,11 +26,13 @@ pub(crate) struct Reply {
 }
 
 #[derive(Serialize)]
-struct Envelope<T, P> {
+struct Envelope<T, P, S> {
     success: bool,
     data: T,
     #[serde(skip_serializing_if = "Option::is_none")]
     pagination: Option<P>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<S>,
 }
 
 /// Where a page-numbered list stands.
@@ -66,13 +68,31 @@ impl Reply {
         Self::new(StatusCode::OK, data, Some(pagination))
     }
 
+    /// 200 with one page of a list, and what all of it comes to.
+    pub(crate) fn page_of<T: Serialize, P: Serialize, S: Serialize>(
+        data: T,
+        pagination: P,
+        summary: S,
+    ) -> Result<Self, Refusal> {
+        Self::with(StatusCode::OK, data, Some(pagination), Some(summary))
+    }
+
     /// A page for people.
     pub(crate) fn html(body: String) -> Self {
         Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body: body.into_bytes(), cookie: None }
     }
 
     fn new<T: Serialize, P: Serialize>(status: StatusCode, data: T, pagination: Option<P>) -> Result<Self, Refusal> {
-        let body = serde_json::to_vec(&Envelope { success: true, data, pagination }).map_err(|error| {
+        Self::with(status, data, pagination, None::<()>)
+    }
+
+    fn with<T: Serialize, P: Serialize, S: Serialize>(
+        status: StatusCode,
+        data: T,
+        pagination: Option<P>,
+        summary: Option<S>,
+    ) -> Result<Self, Refusal> {
+        let body = serde_json::to_vec(&Envelope { success: true, data, pagination, summary }).map_err(|error| {
             tracing::error!(%error, "an answer could not be written");
             Refusal::from(Code::Internal)
         })?;
@@ -159,6 +179,11 @@ impl Decimal {
     /// Currency units.
     pub(crate) fn units(amount: Micros) -> Self {
         Self(amount.units())
+    }
+
+    /// Thousandths of one.
+    pub(crate) fn thousandths(value: u64) -> Self {
+        Self(Micros(i64::try_from(value).unwrap_or(i64::MAX).saturating_mul(1000)).units())
     }
 
     fn rate(rate: FeeRate) -> Self {

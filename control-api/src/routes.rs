@@ -4,7 +4,7 @@
 use actix_web::{HttpRequest, guard, web};
 use actors::refusal::Code;
 
-use crate::{catalog, docs, extract, history, identity, ops, sandbox};
+use crate::{catalog, docs, extract, history, identity, ops, sandbox, trust};
 
 /// Who may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +152,9 @@ routes! {
     "/api/v1/gateway-requests/{id}" { GET Read => history::gateway_requests::show }
     "/api/v1/ledger" { GET Read => history::ledger::list }
     "/api/v1/payments/{id}" { GET Key => history::payments::show }
+    // trust
+    "/api/v1/reviews/{id}" { GET Open => trust::reviews::list, POST Write => trust::reviews::create }
+    "/api/v1/agents/{id}/score" { GET Open => trust::scores::show }
     // the sandbox rail's own side, in dev mode
     "/api/v1/sandbox/payments/{id}" { GET Key => sandbox::show }
     "/api/v1/sandbox/payments/{id}/pay" { POST Key => sandbox::pay }

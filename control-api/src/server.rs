@@ -119,6 +119,7 @@ async fn serve(
         }
     };
     let following = actix_rt::spawn(door.clone().follow_changes());
+    let keeping = actix_rt::spawn(door.clone().keep());
     match server(&door, listener) {
         Ok(server) => {
             let _ = tell.send(Ok(server.handle()));
@@ -131,6 +132,7 @@ async fn serve(
         }
     }
     following.abort();
+    keeping.abort();
 }
 
 fn server(door: &Arc<Door>, listener: Listener) -> io::Result<Server> {

@@ -18,11 +18,13 @@ mod measures;
 mod migrations;
 mod payments;
 mod results;
+mod roll_up;
 mod sandbox;
 mod sealing;
 mod spending;
 mod start;
 mod steps;
+mod trust;
 mod vitals;
 
 use std::{
@@ -50,6 +52,7 @@ use self::{
     live::LivePayments,
     measures::{Measures, Operation},
     results::ResultFiles,
+    roll_up::RollUps,
     start::{Lock, SideFile},
     vitals::Vitals,
 };
@@ -101,6 +104,7 @@ pub(crate) struct Shared {
     live: LivePayments,
     queue: Queue,
     changes: ChangeFeed,
+    roll_ups: RollUps,
     files: ResultFiles,
     sealer: Arc<Sealer>,
     vitals: Arc<Vitals>,
@@ -231,6 +235,7 @@ impl Embedded {
             changes: ChangeFeed::new(config.changes_max),
             files: ResultFiles::new(start::results_path(&path), config)?,
             sealer: Arc::new(sealer),
+            roll_ups: RollUps::default(),
             vitals: Arc::new(Vitals::new()),
             measures: Measures::new(BACKEND),
             engine: ArcSwapOption::from_pointee(engine),

@@ -10,6 +10,7 @@ pub mod payment;
 pub mod quote;
 pub mod sandbox;
 pub mod time;
+pub mod trust;
 
 pub use catalog::*;
 pub use history::*;
@@ -21,3 +22,4 @@ pub use payment::*;
 pub use quote::*;
 pub use sandbox::*;
 pub use time::*;
+pub use trust::*;

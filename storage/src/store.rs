@@ -7,6 +7,7 @@ mod identity;
 mod payment;
 mod sandbox;
 mod secrets;
+mod trust;
 
 pub use catalog::*;
 pub use history::*;
@@ -14,6 +15,7 @@ pub use identity::*;
 pub use payment::*;
 pub use sandbox::*;
 pub use secrets::*;
+pub use trust::*;
 
 use async_trait::async_trait;
 
@@ -21,7 +23,9 @@ use crate::{error::StoreResult, model::Owner};
 
 /// Everything that is kept, behind one handle.
 #[async_trait]
-pub trait Store: IdentityStore + CatalogStore + PaymentStore + HistoryStore + SandboxStore + SecretStore {
+pub trait Store:
+    IdentityStore + CatalogStore + PaymentStore + HistoryStore + TrustStore + SandboxStore + SecretStore
+{
     /// The backend's name, for metrics and health.
     fn backend(&self) -> &'static str;
 

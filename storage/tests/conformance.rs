@@ -16,6 +16,8 @@ mod payments;
 mod quotes;
 #[path = "conformance/results.rs"]
 mod results;
+#[path = "conformance/trust.rs"]
+mod trust;
 
 /// Tasks that race for one thing.
 const RACERS: usize = 32;
@@ -87,7 +89,17 @@ macro_rules! conformance {
                 pages_stay_where_they_were_while_rows_are_added,
                 filters_choose,
                 the_ledger_shows_each_party_its_rows,
+                a_part_of_the_ledger_comes_in_full_pages,
                 free_calls_are_rows_without_money;
+            trust:
+                of_two_reviews_by_one_buyer_one_wins,
+                a_review_needs_evidence_and_weighs_by_it,
+                reviews_are_listed_newest_first,
+                what_happened_is_counted_exactly_once,
+                sums_are_those_of_the_ledger_under_a_storm,
+                free_calls_are_tallied_and_make_no_standing,
+                kin_do_not_lift_each_other,
+                a_score_is_due_until_it_was_made_of_everything;
             identity:
                 a_wallet_makes_one_profile,
                 a_profile_is_closed_and_opened_and_caches_are_told,

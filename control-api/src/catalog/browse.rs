@@ -16,11 +16,14 @@ use crate::{
 
 const PAGE_MAX: usize = 1_000_000;
 
-/// Nothing is counted or rated yet, so that by these all are equal, and what is equal stands newest first.
+const WORDS_MAX: usize = 200;
+
+/// What is equal in an order stands newest first.
 const ORDERS: &[(&str, Order)] = &[
+    ("relevance", Order::Relevance),
     ("newest", Order::Newest),
-    ("popular", Order::Newest),
-    ("rating", Order::Newest),
+    ("popular", Order::Popular),
+    ("rating", Order::Rating),
     ("price_low", Order::PriceLow),
     ("price_high", Order::PriceHigh),
 ];
@@ -36,6 +39,12 @@ struct Browse {
 }
 
 fn read(query: &mut Query) -> Browse {
+    let words = read_words(query);
+    let default = if words.is_some() { Order::Relevance } else { Order::Newest };
+    let order = query.choice("sort", ORDERS).unwrap_or(default);
+    if order == Order::Relevance && words.is_none() {
+        query.wrong("sort", "relevance needs q");
+    }
     Browse {
         wanted: Wanted {
             category: None,
@@ -45,12 +54,22 @@ fn read(query: &mut Query) -> Browse {
             max_price: query.price("max_price"),
             min_score: query.number("min_score", 0..=1000),
             seller: query.parsed("seller", "a profile's id"),
+            words,
         },
         category: query.text("category"),
-        order: query.choice("sort", ORDERS).unwrap_or(Order::Newest),
+        order,
         page: query.number("page", 1..=PAGE_MAX).unwrap_or(1),
         limit: query.limit(),
     }
+}
+
+/// Words to look for; an empty `q` looks for nothing in particular.
+fn read_words(query: &mut Query) -> Option<String> {
+    let words = query.text("q")?;
+    if words.chars().count() > WORDS_MAX {
+        query.wrong("q", format!("must have at most {WORDS_MAX} characters"));
+    }
+    Some(words).filter(|words| !words.trim().is_empty())
 }
 
 /// `GET /listings`.
@@ -63,8 +82,14 @@ pub(crate) async fn list(ask: Ask) -> Result<Reply, Refusal> {
         browse.wanted.category = Some(category.ok_or_else(unknown)?.id);
     }
     let skip = (browse.page - 1).saturating_mul(browse.limit);
-    let (rows, total) = catalogue.page(&browse.wanted, browse.order, skip, browse.limit);
-    let views = rows.iter().map(|row| ListingView::new(&ask.door, &row.listing, &row.provider, row.has_endpoint));
+    let picked = catalogue.page(&browse.wanted, browse.order, skip, browse.limit).map_err(|error| {
+        tracing::error!(%error, "a search failed");
+        Refusal::from(Code::Internal)
+    })?;
+    let (rows, total) = (picked.rows, picked.total);
+    let views = rows
+        .iter()
+        .map(|row| ListingView::new(&ask.door, &row.listing, &row.provider, row.has_endpoint).with(&row.figures));
     let pages =
         Pages { page: browse.page, limit: browse.limit, total, total_pages: total.div_ceil(browse.limit.max(1)) };
     Reply::page(views.collect::<Vec<_>>(), pages)

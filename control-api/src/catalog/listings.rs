@@ -19,6 +19,7 @@ use super::{
     endpoint_input::{EndpointEdit, read_pow_nonce},
     input::{ListingInput, check_whole},
     owned::{self, Edit},
+    stats::Figures,
     view::{EndpointView, ListingView},
 };
 use crate::{
@@ -92,7 +93,7 @@ pub(crate) async fn create(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refus
     take_challenge(door, caller.profile.id, &pow_nonce, ask.now).await?;
     let listing = door.store.listing_create(listing, edit.written()).await?;
     door.changed(Change::Listing(listing.id)).await?;
-    Reply::created(own_view(door, &listing, &caller.profile, &edit, ask.now))
+    Reply::created(own_view(door, &listing, &caller.profile, &edit, &Figures::default(), ask.now))
 }
 
 /// The challenge is taken before its solution is looked at, so that of two requests with one solution one wins. A
@@ -155,7 +156,8 @@ pub(crate) async fn show(ask: Ask) -> Result<Reply, Refusal> {
         return Err(Code::NotFound.into());
     }
     let provider = ask.door.store.profile_get(listing.seller).await?.ok_or(Code::NotFound)?;
-    Reply::ok(ListingView::new(&ask.door, &listing, &provider, endpoint.is_some()))
+    let figures = ask.door.catalogue.figures(listing.id).await?;
+    Reply::ok(ListingView::new(&ask.door, &listing, &provider, endpoint.is_some()).with(&figures))
 }
 
 /// `GET /me/listings`.
@@ -168,7 +170,8 @@ pub(crate) async fn list_own(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Ref
     for listing in all.into_iter().skip(skip).take(limit) {
         let has_endpoint = listing.pricing_model == PricingModel::PerCall
             || ask.door.store.listing_get(listing.id).await?.is_some_and(|offer| offer.endpoint.is_some());
-        views.push(ListingView::new(&ask.door, &listing, &caller.profile, has_endpoint));
+        let figures = ask.door.catalogue.figures(listing.id).await?;
+        views.push(ListingView::new(&ask.door, &listing, &caller.profile, has_endpoint).with(&figures));
     }
     Reply::page(views, Pages { page, limit, total, total_pages: total.div_ceil(limit.max(1)) })
 }
@@ -191,7 +194,8 @@ pub(crate) async fn change(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refus
         Ok((written, (listing, edit)))
     })
     .await?;
-    Reply::ok(own_view(door, &listing, &caller.profile, &edit, ask.now))
+    let figures = door.catalogue.figures(listing.id).await?;
+    Reply::ok(own_view(door, &listing, &caller.profile, &edit, &figures, ask.now))
 }
 
 /// What an owner may do to a status: offer it, and leave a draft a draft.
@@ -233,7 +237,9 @@ pub(crate) async fn remove(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refus
         }
     })
     .await?;
-    Reply::ok(RemovedView { listing: ListingView::new(door, &listing, &caller.profile, has_endpoint), deleted })
+    let figures = door.catalogue.figures(listing.id).await?;
+    let listing = ListingView::new(door, &listing, &caller.profile, has_endpoint).with(&figures);
+    Reply::ok(RemovedView { listing, deleted })
 }
 
 /// A listing as its owner sees it after a write: with the endpoint when that was written, and its secret when it is new.
@@ -242,6 +248,7 @@ fn own_view(
     listing: &Listing,
     provider: &Profile,
     edit: &EndpointEdit,
+    figures: &Figures,
     now: UnixMillis,
 ) -> impl Serialize + use<> {
     let gateway_endpoint = match edit {
@@ -249,7 +256,8 @@ fn own_view(
         EndpointEdit::Changed(endpoint) => Some(EndpointView::new(door, endpoint, now)),
         EndpointEdit::Made(endpoint) => Some(EndpointView::new(door, endpoint, now).with_secret(endpoint)),
     };
-    OwnListingView { listing: ListingView::new(door, listing, provider, edit.endpoint().is_some()), gateway_endpoint }
+    let listing = ListingView::new(door, listing, provider, edit.endpoint().is_some()).with(figures);
+    OwnListingView { listing, gateway_endpoint }
 }
 
 #[cfg(test)]

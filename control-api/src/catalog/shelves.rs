@@ -3,17 +3,22 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use parking_lot::{Mutex, RwLock};
 use storage::{
-    Change, Store, StoreResult,
+    Change, Store, StoreError, StoreResult,
     model::{
-        Category, CategoryId, DeliveryType, Listing, ListingId, ListingStatus, Micros, Offer, PricingModel, Profile,
-        ProfileId, UnixMillis,
+        Category, CategoryId, Clock, DeliveryType, Listing, ListingId, ListingStatus, Micros, Offer, PricingModel,
+        Profile, ProfileId, UnixMillis, day_of,
     },
+};
+
+use super::{
+    search::{Search, SearchError, Text, Texts},
+    stats::Figures,
 };
 
 const SCAN: usize = 500;
@@ -24,12 +29,17 @@ pub(crate) struct Shelved {
     pub(crate) listing: Listing,
     pub(crate) provider: Arc<Profile>,
     pub(crate) has_endpoint: bool,
+    pub(crate) figures: Figures,
 }
 
 /// In which order the shelves are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
+    /// By what was asked for in words; without words, as `Newest`.
+    Relevance,
     Newest,
+    Popular,
+    Rating,
     PriceLow,
     PriceHigh,
 }
@@ -44,6 +54,8 @@ pub(crate) struct Wanted {
     pub(crate) max_price: Option<Micros>,
     pub(crate) min_score: Option<u16>,
     pub(crate) seller: Option<ProfileId>,
+    /// Words that are looked for; the shelves leave them to the search.
+    pub(crate) words: Option<String>,
 }
 
 impl Wanted {
@@ -59,7 +71,16 @@ impl Wanted {
     }
 }
 
+/// A page of the shelves.
+#[derive(Debug, Default)]
+pub(crate) struct Picked {
+    pub(crate) rows: Vec<Arc<Shelved>>,
+    /// How many match in all.
+    pub(crate) total: usize,
+}
+
 type NewestKey = (Reverse<UnixMillis>, Reverse<ListingId>);
+type CountKey = (Reverse<u64>, NewestKey);
 type PriceLowKey = (Micros, NewestKey);
 type PriceHighKey = (Reverse<Micros>, NewestKey);
 
@@ -72,8 +93,11 @@ fn newest(listing: &Listing) -> NewestKey {
 struct Shelves {
     by_id: HashMap<ListingId, Arc<Shelved>>,
     newest: BTreeMap<NewestKey, Arc<Shelved>>,
+    popular: BTreeMap<CountKey, Arc<Shelved>>,
+    rating: BTreeMap<CountKey, Arc<Shelved>>,
     price_low: BTreeMap<PriceLowKey, Arc<Shelved>>,
     price_high: BTreeMap<PriceHighKey, Arc<Shelved>>,
+    of_seller: BTreeSet<(ProfileId, ListingId)>,
     counts: HashMap<CategoryId, usize>,
 }
 
@@ -84,6 +108,9 @@ impl Shelves {
         let listing = &shelved.listing;
         self.by_id.insert(listing.id, shelved.clone());
         self.newest.insert(newest(listing), shelved.clone());
+        self.popular.insert((Reverse(shelved.figures.calls.calls), newest(listing)), shelved.clone());
+        self.rating.insert((Reverse(shelved.figures.rank), newest(listing)), shelved.clone());
+        self.of_seller.insert((listing.seller, listing.id));
         self.price_low.insert((listing.price, newest(listing)), shelved.clone());
         self.price_high.insert((Reverse(listing.price), newest(listing)), shelved.clone());
         if let Some(category) = listing.category {
@@ -95,6 +122,9 @@ impl Shelves {
         let Some(shelved) = self.by_id.remove(&id) else { return };
         let listing = &shelved.listing;
         self.newest.remove(&newest(listing));
+        self.popular.remove(&(Reverse(shelved.figures.calls.calls), newest(listing)));
+        self.rating.remove(&(Reverse(shelved.figures.rank), newest(listing)));
+        self.of_seller.remove(&(listing.seller, listing.id));
         self.price_low.remove(&(listing.price, newest(listing)));
         self.price_high.remove(&(Reverse(listing.price), newest(listing)));
         if let Some(count) = listing.category.and_then(|category| self.counts.get_mut(&category)) {
@@ -102,11 +132,26 @@ impl Shelves {
         }
     }
 
-    fn page(&self, wanted: &Wanted, order: Order, skip: usize, limit: usize) -> (Vec<Arc<Shelved>>, usize) {
+    fn of_seller(&self, seller: ProfileId) -> Vec<Arc<Shelved>> {
+        let (first, last) = ([0; 16], [u8::MAX; 16]);
+        let own = self.of_seller.range((seller, ListingId::from_bytes(first))..=(seller, ListingId::from_bytes(last)));
+        own.filter_map(|(_, id)| self.by_id.get(id).cloned()).collect()
+    }
+
+    fn page(&self, wanted: &Wanted, found: Option<&[ListingId]>, order: Order, skip: usize, limit: usize) -> Picked {
+        let among: Option<HashSet<ListingId>> = match (found, order) {
+            (Some(found), Order::Relevance) => {
+                return pick(found.iter().filter_map(|id| self.by_id.get(id)), wanted, None, (skip, limit));
+            }
+            (found, _) => found.map(|found| found.iter().copied().collect()),
+        };
+        let (among, part) = (among.as_ref(), (skip, limit));
         match order {
-            Order::Newest => pick(self.newest.values(), wanted, skip, limit),
-            Order::PriceLow => pick(self.price_low.values(), wanted, skip, limit),
-            Order::PriceHigh => pick(self.price_high.values(), wanted, skip, limit),
+            Order::Newest | Order::Relevance => pick(self.newest.values(), wanted, among, part),
+            Order::Popular => pick(self.popular.values(), wanted, among, part),
+            Order::Rating => pick(self.rating.values(), wanted, among, part),
+            Order::PriceLow => pick(self.price_low.values(), wanted, among, part),
+            Order::PriceHigh => pick(self.price_high.values(), wanted, among, part),
         }
     }
 }
@@ -114,35 +159,68 @@ impl Shelves {
 fn pick<'a>(
     shelf: impl Iterator<Item = &'a Arc<Shelved>>,
     wanted: &Wanted,
-    skip: usize,
-    limit: usize,
-) -> (Vec<Arc<Shelved>>, usize) {
-    let mut page = Vec::with_capacity(limit);
-    let mut total = 0;
-    for shelved in shelf.filter(|shelved| wanted.matches(shelved)) {
-        if total >= skip && page.len() < limit {
-            page.push(shelved.clone());
+    among: Option<&HashSet<ListingId>>,
+    (skip, limit): (usize, usize),
+) -> Picked {
+    let mut picked = Picked { rows: Vec::with_capacity(limit), total: 0 };
+    let fits = |shelved: &&Arc<Shelved>| {
+        among.is_none_or(|among| among.contains(&shelved.listing.id)) && wanted.matches(shelved)
+    };
+    for shelved in shelf.filter(fits) {
+        if picked.total >= skip && picked.rows.len() < limit {
+            picked.rows.push(shelved.clone());
         }
-        total += 1;
+        picked.total += 1;
     }
-    (page, total)
+    picked
 }
 
 /// The catalogue of this node.
 pub(crate) struct Catalogue {
     store: Arc<dyn Store>,
+    clock: Clock,
     shelves: RwLock<Shelves>,
+    search: Arc<Search>,
     categories: Vec<Category>,
     cursor: Mutex<u64>,
 }
 
+impl Texts for Catalogue {
+    fn text(&self, id: ListingId) -> Option<Text> {
+        let shelved = self.shelves.read().by_id.get(&id).cloned()?;
+        let listing = &shelved.listing;
+        let category = listing.category.and_then(|id| self.category(id));
+        Some(Text {
+            name: listing.name.clone(),
+            tags: listing.tags.join(" "),
+            description: listing.description.clone(),
+            category: category.map(|category| category.name.clone()).unwrap_or_default(),
+            seller: shelved.provider.display_name.clone(),
+        })
+    }
+}
+
+impl Drop for Catalogue {
+    fn drop(&mut self) {
+        self.search.end();
+    }
+}
+
+fn broken(error: SearchError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
 impl Catalogue {
-    /// Reads the store once. What changes meanwhile is in the feed from before the first read on.
-    pub(crate) async fn load(store: Arc<dyn Store>) -> StoreResult<Self> {
+    /// Reads the store once. What changes meanwhile is in the feed from before the first read on. `matches_max`: how
+    /// many listings a search finds at most.
+    pub(crate) async fn load(store: Arc<dyn Store>, clock: Clock, matches_max: usize) -> StoreResult<Arc<Self>> {
         let cursor = store.changes_since(0).await?.next;
         let categories = store.category_list().await?;
-        let catalogue = Self { store, shelves: RwLock::default(), categories, cursor: Mutex::new(cursor) };
+        let search = Arc::new(Search::new(matches_max).map_err(broken)?);
+        let (shelves, cursor) = (RwLock::default(), Mutex::new(cursor));
+        let catalogue = Arc::new(Self { store, clock, shelves, search, categories, cursor });
         catalogue.scan().await?;
+        catalogue.search.start(Arc::downgrade(&catalogue)).map_err(broken)?;
         Ok(catalogue)
     }
 
@@ -160,7 +238,11 @@ impl Catalogue {
                 }
             }
         }
-        *self.shelves.write() = shelves;
+        let mut all: Vec<ListingId> = shelves.by_id.keys().copied().collect();
+        let before = std::mem::replace(&mut *self.shelves.write(), shelves);
+        // Those that are gone are looked for in vain, and so leave the index.
+        all.extend(before.by_id.into_keys());
+        self.search.changed(all);
         Ok(())
     }
 
@@ -184,7 +266,39 @@ impl Catalogue {
         // A paid listing has an endpoint; of a free one it has to be looked up.
         let has_endpoint = listing.pricing_model == PricingModel::PerCall
             || self.store.listing_get(listing.id).await?.is_some_and(|offer| offer.endpoint.is_some());
-        Ok(Some(Shelved { listing, provider, has_endpoint }))
+        let figures = self.figures(listing.id).await?;
+        Ok(Some(Shelved { listing, provider, has_endpoint, figures }))
+    }
+
+    /// The figures of a listing, on the shelves or not.
+    pub(crate) async fn figures(&self, id: ListingId) -> StoreResult<Figures> {
+        Figures::read(&*self.store, id, day_of(self.clock.now())).await
+    }
+
+    /// Reads the figures of these listings anew.
+    pub(crate) async fn refresh_figures(&self, ids: &[ListingId]) -> StoreResult<()> {
+        for id in ids {
+            if !self.shelves.read().by_id.contains_key(id) {
+                continue;
+            }
+            let figures = self.figures(*id).await?;
+            let mut shelves = self.shelves.write();
+            let known = shelves.by_id.get(id).cloned();
+            if let Some(known) = known.filter(|known| known.figures != figures) {
+                shelves.put(Shelved { figures, ..(*known).clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the figures of all listings anew: days go by without a call, too. Lets others run meanwhile.
+    pub(crate) async fn refresh_all_figures(&self) -> StoreResult<()> {
+        let all: Vec<ListingId> = self.shelves.read().by_id.keys().copied().collect();
+        for some in all.chunks(SCAN) {
+            self.refresh_figures(some).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// Reads anew what changed.
@@ -198,14 +312,14 @@ impl Catalogue {
 
     async fn refresh_listing(&self, id: ListingId) -> StoreResult<()> {
         let offer = self.store.listing_get(id).await?;
-        let shelved =
-            match offer {
-                None => None,
-                Some(Offer { listing, .. }) if listing.status != ListingStatus::Active => None,
-                Some(Offer { listing, endpoint }) => self.store.profile_get(listing.seller).await?.map(|provider| {
-                    Shelved { listing, provider: Arc::new(provider), has_endpoint: endpoint.is_some() }
-                }),
-            };
+        let figures = self.figures(id).await?;
+        let shelved = match offer {
+            None => None,
+            Some(Offer { listing, .. }) if listing.status != ListingStatus::Active => None,
+            Some(Offer { listing, endpoint }) => self.store.profile_get(listing.seller).await?.map(|provider| {
+                Shelved { listing, provider: Arc::new(provider), has_endpoint: endpoint.is_some(), figures }
+            }),
+        };
         let mut shelves = self.shelves.write();
         match shelved {
             None => shelves.remove(id),
@@ -216,6 +330,8 @@ impl Catalogue {
                 }
             }
         }
+        drop(shelves);
+        self.search.changed([id]);
         Ok(())
     }
 
@@ -223,11 +339,18 @@ impl Catalogue {
         let Some(profile) = self.store.profile_get(id).await? else { return Ok(()) };
         let provider = Arc::new(profile);
         let mut shelves = self.shelves.write();
-        let own: Vec<Arc<Shelved>> =
-            shelves.by_id.values().filter(|shelved| shelved.listing.seller == id).cloned().collect();
-        for shelved in own {
+        let mut renamed = Vec::new();
+        for shelved in shelves.of_seller(id) {
+            if shelved.provider.version > provider.version {
+                continue;
+            }
+            if shelved.provider.display_name != provider.display_name {
+                renamed.push(shelved.listing.id);
+            }
             shelves.put(Shelved { provider: provider.clone(), ..(*shelved).clone() });
         }
+        drop(shelves);
+        self.search.changed(renamed);
         Ok(())
     }
 
@@ -246,8 +369,12 @@ impl Catalogue {
     }
 
     /// One page, and how many match in all.
-    pub(crate) fn page(&self, wanted: &Wanted, order: Order, skip: usize, limit: usize) -> (Vec<Arc<Shelved>>, usize) {
-        self.shelves.read().page(wanted, order, skip, limit)
+    ///
+    /// # Errors
+    /// When the search is broken.
+    pub(crate) fn page(&self, wanted: &Wanted, order: Order, skip: usize, limit: usize) -> Result<Picked, SearchError> {
+        let found = wanted.words.as_deref().map(|words| self.search.find(words)).transpose()?;
+        Ok(self.shelves.read().page(wanted, found.as_deref(), order, skip, limit))
     }
 
     /// All categories, by name, each with how many listings it has.

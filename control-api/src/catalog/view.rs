@@ -7,6 +7,7 @@ use storage::model::{
     OriginCurrency, PricingModel, Profile, ProfileId, SuspendedBy, UnixMillis,
 };
 
+use super::stats::Figures;
 use crate::{
     door::Door,
     reply::{Decimal, JsonText, Shown},
@@ -43,20 +44,33 @@ impl From<&Profile> for ProviderView {
     }
 }
 
-/// Reviews do not exist yet: none were counted.
+/// What buyers think of it; no average without a review.
 #[derive(Debug, Default, Serialize)]
 struct RatingView {
     average: Option<Decimal>,
     count: u64,
 }
 
-/// Not measured yet: unknown, which is not zero.
+/// Its calls in the last thirty days; without any, the rate and the times are unknown, which is not zero.
 #[derive(Debug, Default, Serialize)]
 struct StatsView {
-    calls_30d: Option<u64>,
+    calls_30d: u64,
     success_rate_30d: Option<Decimal>,
-    p50_ms: Option<u64>,
-    p95_ms: Option<u64>,
+    p50_ms: Option<u32>,
+    p95_ms: Option<u32>,
+}
+
+impl From<&Figures> for StatsView {
+    fn from(figures: &Figures) -> Self {
+        let calls = &figures.calls;
+        let rate = calls.handled.saturating_mul(1000).checked_div(calls.calls);
+        Self {
+            calls_30d: calls.calls,
+            success_rate_30d: rate.map(Decimal::thousandths),
+            p50_ms: calls.p50_ms,
+            p95_ms: calls.p95_ms,
+        }
+    }
 }
 
 /// A listing.
@@ -129,6 +143,13 @@ impl ListingView {
             created_at: Shown(listing.created_at),
             updated_at: Shown(listing.updated_at),
         }
+    }
+
+    /// With what its calls and reviews came to.
+    pub(crate) fn with(mut self, figures: &Figures) -> Self {
+        self.rating = RatingView { average: figures.average_milli.map(Decimal::thousandths), count: figures.reviews };
+        self.stats = StatsView::from(figures);
+        self
     }
 }
 

@@ -168,6 +168,49 @@ async fn the_ledger_says_who_gave_and_who_got() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sums_are_of_this_moment_and_add_up() {
+    let world = World::start().await;
+    let (buyer, seller, listing) = market(&world).await;
+    let sums = async |agent: &Agent| {
+        let answer = world.get("/ledger?summary=true", agent.key()).await.expect(200);
+        assert_eq!(answer.body["data"]["as_of"], world.now().to_string());
+        let data = answer.body["data"].clone();
+        move |name: &str| data[name]["amount_micros"].as_i64().unwrap_or_else(|| panic!("{name} in {data}"))
+    };
+    let names = ["paid", "spent", "in_suspense", "owed_to_you", "refunded", "taken_back", "earned", "fees", "paid_out"];
+    let nothing = sums(&buyer).await;
+    assert!(names.iter().all(|name| nothing(name) == 0));
+    for n in 1..=3 {
+        world.completed_call(&buyer, &seller, listing).await;
+        let (buyers, sellers) = (sums(&buyer).await, sums(&seller).await);
+        assert_eq!((buyers("paid"), buyers("spent")), (n * 1_000_000, n * 1_000_000));
+        assert_eq!((sellers("earned"), sellers("fees"), sellers("payable")), (n * 951_000, n * 49_000, n * 951_000));
+        assert_eq!((sellers("paid"), buyers("earned")), (0, 0));
+    }
+    let waiting = world.quote(&buyer, &seller, listing, Micros(1_000_000)).await;
+    world.claim(&waiting).await;
+    let owed = world.quote(&buyer, &seller, listing, Micros(1_000_000)).await;
+    let claim = world.claim(&owed).await;
+    world.release(&owed, claim).await;
+    world.store.payment_owe(owed.quote.id).await.expect("owed");
+    let sums = sums(&buyer).await;
+    assert_eq!((sums("in_suspense"), sums("owed_to_you")), (1_000_000, 1_000_000));
+    let parts = ["spent", "in_suspense", "owed_to_you", "refunded", "taken_back"];
+    assert_eq!(sums("paid"), parts.iter().map(|part| sums(part)).sum::<i64>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sums_are_of_everything_and_rows_are_chosen() {
+    let world = World::start().await;
+    let buyer = world.agent(1).await;
+    let choosing = "summary=true&role=buyer&limit=5&from=2026-01-01T00:00:00Z";
+    world.get(&format!("/ledger?{choosing}"), buyer.key()).await.wrong(&["from", "limit", "role"]);
+    world.get("/ledger?summary=maybe", buyer.key()).await.wrong(&["summary"]);
+    assert!(world.get("/ledger?summary=false", buyer.key()).await.expect(200).body["data"].is_array());
+    world.get("/ledger?summary=true", None).await.refused(401, "UNAUTHENTICATED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn filters_by_listing_and_time() {
     let world = World::start().await;
     let (buyer, seller, listing) = market(&world).await;

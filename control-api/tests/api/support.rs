@@ -25,9 +25,9 @@ use sha3::Keccak256;
 use storage::{
     ClaimRequest, QuoteOpened, SettleOutcome, StepOutcome, Store,
     model::{
-        ApiKey, ApiKeyId, AttemptStatus, CallFacts, Claim, Claimed, Clock, Evidence, FeeRate, KeptResult, ListingId,
-        Micros, OriginCurrency, Payment, PaymentId, Profile, ProfileId, Quote, Rail, ResultEncoding, ResultPlace,
-        UnixMillis, Wallet as StoredWallet, WalletCapability, WalletId,
+        ApiKey, ApiKeyId, AttemptStatus, CallFacts, ChainFamily, Claim, Claimed, Clock, Evidence, FeeRate, KeptResult,
+        ListingId, Micros, OriginCurrency, Payment, PaymentId, Profile, ProfileId, Quote, Rail, ResultEncoding,
+        ResultPlace, UnixMillis, Wallet as StoredWallet, WalletCapability, WalletId,
     },
 };
 
@@ -109,7 +109,7 @@ impl Answer {
 pub fn config(directory: &Path, more: &str) -> Arc<Config> {
     let file = format!(
         "[storage]\npath = \"{}\"\n[identity]\npow_difficulty = 2\npassword_memory = \"64KiB\"\n\
-         password_passes = 1\n[control]\nworkers = 2\n{more}",
+         password_passes = 1\n[control]\nworkers = 2\nroll_up_every = \"50ms\"\nscores_every = \"50ms\"\n{more}",
         directory.join("data").display()
     );
     Arc::new(Config::from_parts(Some(&file), []).expect("a good configuration"))
@@ -281,6 +281,32 @@ impl World {
     pub fn by(&self, human: &Human, method: Method, path: &str) -> RequestBuilder {
         let request = self.request(method, path, None).header("Cookie", &human.cookie);
         request.header("Origin", &self.site).header("X-CSRF-Token", &human.csrf_token)
+    }
+
+    /// An agent whose profile is as no route makes it.
+    pub async fn agent_who(&self, seed: u8, change: impl FnOnce(&mut Profile)) -> Agent {
+        self.made_agent(seed, &[seed; 20], change).await
+    }
+
+    /// An agent with these bytes as the address of a wallet of the other family.
+    pub async fn agent_with_wallet(&self, seed: u8, address: &[u8]) -> Agent {
+        self.made_agent(seed, address, |_| {}).await
+    }
+
+    async fn made_agent(&self, seed: u8, address: &[u8], change: impl FnOnce(&mut Profile)) -> Agent {
+        let donor = self.agent(seed).await;
+        let mut profile = self.store.profile_get(donor.id).await.expect("a store").expect("there");
+        let wallet = self.store.wallet_list(donor.id).await.expect("a store").remove(0);
+        let key = self.store.api_key_list(donor.id).await.expect("a store").remove(0);
+        let new = actors::keys::generate().expect("randomness");
+        profile.id = ProfileId::mint(self.now());
+        change(&mut profile);
+        let (id, address) = (profile.id, address.to_vec());
+        let wallet_id = WalletId::mint(self.now());
+        let wallet = StoredWallet { id: wallet_id, profile: id, family: ChainFamily::Solana, address, ..wallet };
+        let key = ApiKey { id: ApiKeyId::mint(self.now()), profile: id, key_sha256: new.sha256, ..key };
+        self.store.profile_create(profile, wallet, key).await.expect("a store");
+        Agent { key: new.text, id, wallet: donor.wallet }
     }
 
     /// A solved proof of work for a new listing.
@@ -491,6 +517,19 @@ pub fn miss(challenge: &str, difficulty: u64) -> String {
 
 pub fn listing_id(answer: &Answer) -> ListingId {
     answer.body["data"]["id"].as_str().expect("an id").parse().expect("an id")
+}
+
+/// Asks again until the answer is as it should be, for as long as a test has patience.
+pub async fn until(world: &World, path: &str, is_so: impl Fn(&Answer) -> bool) -> Answer {
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = world.get(path, None).await.expect(200);
+        if is_so(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "in vain: {path}: {}", answer.text);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The statuses of many requests that are sent at once.

@@ -13,7 +13,7 @@ use super::{
     codec::decode,
     draft::{Draft, Drafted, Memory},
     engine::{Engine, Place, Put},
-    keys, start,
+    keys, roll_up, start,
 };
 use crate::error::{StoreError, StoreResult};
 
@@ -261,10 +261,13 @@ impl Writer {
 
     /// Makes a draft durable and then known. Without a put there is nothing to sync: what its steps saw is durable.
     fn commit(&mut self, engine: &Engine, drafted: Drafted, steps: usize) -> Result<(), String> {
-        let Drafted { mut puts, payments, changes, gone } = drafted;
+        let Drafted { mut puts, payments, changes, gone, notes } = drafted;
         if !puts.is_empty() {
             let next = self.sequence + 1;
             puts.push(sequence_put(next));
+            if !notes.is_empty() {
+                puts.push(roll_up::notes_put(next, &notes).map_err(|error| error.to_string())?);
+            }
             self.shared.faults.at(Moment::BeforeCommit)?;
             let most = puts.len();
             engine.commit(puts.into_iter(), most).map_err(|error| error.to_string())?;

@@ -13,6 +13,7 @@ use super::{
     engine::{Engine, Place, Put},
     keys::{self, Key, Range},
     live::{LivePayments, OpenQuotes},
+    roll_up::Note,
     steps::Rules,
 };
 use crate::{
@@ -63,6 +64,7 @@ pub(crate) struct Draft<'a> {
     replaced: Vec<(PaymentId, Option<Arc<Payment>>)>,
     changes: Vec<Change>,
     gone: Vec<PaymentId>,
+    notes: Vec<Note>,
     bytes: u64,
 }
 
@@ -78,6 +80,7 @@ pub(crate) struct Mark {
     replaced: usize,
     changes: usize,
     gone: usize,
+    notes: usize,
 }
 
 /// What a draft came to.
@@ -90,6 +93,8 @@ pub(crate) struct Drafted {
     pub(crate) changes: Vec<Change>,
     /// Payments that were deleted.
     pub(crate) gone: Vec<PaymentId>,
+    /// What the roll-ups hear of it.
+    pub(crate) notes: Vec<Note>,
 }
 
 impl<'a> Draft<'a> {
@@ -113,6 +118,7 @@ impl<'a> Draft<'a> {
             replaced: Vec::new(),
             changes: Vec::new(),
             gone: Vec::new(),
+            notes: Vec::new(),
             bytes: 0,
         }
     }
@@ -125,6 +131,7 @@ impl<'a> Draft<'a> {
             replaced: self.replaced.len(),
             changes: self.changes.len(),
             gone: self.gone.len(),
+            notes: self.notes.len(),
         }
     }
 
@@ -148,6 +155,7 @@ impl<'a> Draft<'a> {
         }
         self.changes.truncate(mark.changes);
         self.gone.truncate(mark.gone);
+        self.notes.truncate(mark.notes);
     }
 
     /// How many bytes the draft has come to.
@@ -226,6 +234,11 @@ impl<'a> Draft<'a> {
         self.changes.push(change);
     }
 
+    /// The roll-ups must hear of this, once it is durable.
+    pub(crate) fn tell(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+
     /// A payment, as the steps before left it: the open draft first, then memory, then the engine.
     pub(crate) fn payment(&mut self, id: PaymentId) -> StoreResult<Option<Arc<Payment>>> {
         if let Some(payment) = self.payments.get(&id) {
@@ -272,7 +285,7 @@ impl<'a> Draft<'a> {
             Place::Result(..) => 0,
             Place::Key(key) => keys::visible_after(key),
         });
-        Drafted { puts, payments: self.payments, changes: self.changes, gone: self.gone }
+        Drafted { puts, payments: self.payments, changes: self.changes, gone: self.gone, notes: self.notes }
     }
 }
 

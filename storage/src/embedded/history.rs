@@ -1,6 +1,6 @@
 //! History: rows folded at read time from the records that pointers name, newest first.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -11,15 +11,16 @@ use super::{
     draft::read_payment,
     engine::Engine,
     keys,
+    roll_up::{Note, TALLY},
     steps::{Event, Pointer},
 };
 use crate::{
     error::{StoreError, StoreResult},
     model::{
-        Cursor, FreeCall, GatewayRequest, GatewayRequestId, HistoryFilter, LedgerRow, Page, Payment, PaymentId,
-        ProfileId, Role, UnixMillis, ledger_rows,
+        Cursor, FreeCall, GatewayRequest, GatewayRequestId, HistoryFilter, LedgerRow, ListingId, Page, Payment,
+        PaymentId, ProfileId, Role, Sums, Tally, UnixMillis, ledger_rows,
     },
-    store::HistoryStore,
+    store::{HistoryStore, RolledUp},
 };
 
 /// Pointers that one page looks at: a filter that fits few rows gives short pages with a cursor instead of a long
@@ -92,7 +93,12 @@ impl<T> PageBuilder<T> {
 
 impl Shared {
     /// Folds something out of a payment. A pointer may be ahead of what is held in memory, never of the engine.
-    fn fold<T>(&self, engine: &Engine, id: PaymentId, fold: impl Fn(&Payment) -> Option<T>) -> StoreResult<T> {
+    pub(super) fn fold<T>(
+        &self,
+        engine: &Engine,
+        id: PaymentId,
+        fold: impl Fn(&Payment) -> Option<T>,
+    ) -> StoreResult<T> {
         if let Some(found) = self.live.get(id).and_then(|payment| fold(&payment)) {
             return Ok(found);
         }
@@ -225,14 +231,35 @@ impl HistoryStore for Embedded {
                 let posting = postings.find(|posting| posting.id().bytes() == event)?;
                 let fits = filter.listing.is_none_or(|listing| payment.quote.listing == listing)
                     && filter.to.is_none_or(|to| posting.at() < to);
-                Some(if fits { ledger_rows(payment, posting, party) } else { Vec::new() })
+                let mut rows = if fits { ledger_rows(payment, posting, party) } else { Vec::new() };
+                rows.retain(|row| row.is_of_role(filter.role));
+                Some(rows)
             })
         })
     }
 
+    async fn roll_up(&self) -> StoreResult<RolledUp> {
+        self.shared.roll_up().await
+    }
+
+    async fn tally_get(&self, listing: ListingId) -> StoreResult<Tally> {
+        let _timing = self.shared.measures.time(Operation::TallyGet);
+        Ok(self.shared.read(TALLY, &keys::tally(listing))?.unwrap_or_default())
+    }
+
+    async fn sums_get(&self, party: ProfileId) -> StoreResult<Sums> {
+        let _timing = self.shared.measures.time(Operation::SumsGet);
+        Ok(self.shared.read("sums", &keys::sums(party))?.unwrap_or_default())
+    }
+
     async fn free_calls_write(&self, calls: Vec<FreeCall>) -> StoreResult<()> {
-        let calls = Arc::new(calls);
-        self.shared.run(Operation::FreeCallsWrite, move |draft| free_calls_write(draft, &calls)).await
+        // Counted here, off the writer's thread.
+        let notes = Note::of_free_calls(&calls);
+        let decide = move |draft: &mut Draft<'_>| {
+            notes.into_iter().for_each(|note| draft.tell(note));
+            free_calls_write(draft, &calls)
+        };
+        self.shared.run(Operation::FreeCallsWrite, decide).await
     }
 }
 

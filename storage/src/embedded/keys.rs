@@ -5,7 +5,7 @@ use fjall::Slice;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    model::{ApiKeyId, CategoryId, ChainFamily, Day, ListingId, PaymentId, ProfileId, UnixMillis, WalletId},
+    model::{ApiKeyId, CategoryId, ChainFamily, Day, ListingId, PaymentId, ProfileId, ReviewId, UnixMillis, WalletId},
     store::QuoteIdentity,
 };
 
@@ -52,6 +52,7 @@ enum Tag {
     Forget = 7,
     Pointer = 8,
     Sandbox = 10,
+    Note = 20,
     Spend = 24,
     Reservation = 25,
     ReservationEnd = 26,
@@ -75,6 +76,16 @@ enum Tag {
     ListingOf = 52,
     Challenge = 53,
     Meta = 64,
+    Tally = 80,
+    Sums = 81,
+    Bought = 82,
+    BuyerOf = 83,
+    Standing = 84,
+    ScoreDue = 85,
+    Score = 86,
+    Review = 87,
+    ReviewOf = 88,
+    Ratings = 89,
 }
 
 fn join(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
@@ -454,6 +465,101 @@ pub(crate) fn listing_of_id(bytes: &[u8]) -> Option<ListingId> {
 /// A seller's open challenge.
 pub(crate) fn challenge(seller: ProfileId) -> Key {
     key(Space::Market, Tag::Challenge, &[&seller.bytes()])
+}
+
+/// What one commit told the roll-ups.
+pub(crate) fn note(sequence: u64) -> Key {
+    key(Space::Money, Tag::Note, &[&sequence.to_be_bytes()])
+}
+
+/// What commits told the roll-ups, from commit `from` on, in order.
+pub(crate) fn notes(from: u64) -> Range {
+    let mut range = prefix(Space::Money, Tag::Note, &[]);
+    range.from = join(Tag::Note, &[&from.to_be_bytes()]);
+    range
+}
+
+/// The commit in the key of [`note`].
+pub(crate) fn sequence_of_note(bytes: &[u8]) -> Option<u64> {
+    bytes.get(1..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// What the calls to a listing came to.
+pub(crate) fn tally(listing: ListingId) -> Key {
+    key(Space::Market, Tag::Tally, &[&listing.bytes()])
+}
+
+/// A party's sums.
+pub(crate) fn sums(party: ProfileId) -> Key {
+    key(Space::Market, Tag::Sums, &[&party.bytes()])
+}
+
+/// What a buyer bought of a listing.
+pub(crate) fn bought(listing: ListingId, buyer: ProfileId) -> Key {
+    key(Space::Market, Tag::Bought, &[&listing.bytes(), &buyer.bytes()])
+}
+
+/// When a buyer last bought of a seller.
+pub(crate) fn buyer_of(seller: ProfileId, buyer: ProfileId) -> Key {
+    key(Space::Market, Tag::BuyerOf, &[&seller.bytes(), &buyer.bytes()])
+}
+
+/// What a profile's score is made of.
+pub(crate) fn standing(profile: ProfileId) -> Key {
+    key(Space::Market, Tag::Standing, &[&profile.bytes()])
+}
+
+/// A profile whose score is due.
+pub(crate) fn score_due(profile: ProfileId) -> Key {
+    key(Space::Market, Tag::ScoreDue, &[&profile.bytes()])
+}
+
+/// Profiles whose scores are due, after `from`.
+pub(crate) fn scores_due(from: Option<ProfileId>) -> Range {
+    ids_after(Tag::ScoreDue, from.map(ProfileId::bytes))
+}
+
+/// All profiles after `from`, by id.
+pub(crate) fn profiles(from: Option<ProfileId>) -> Range {
+    ids_after(Tag::Profile, from.map(ProfileId::bytes))
+}
+
+fn ids_after(tag: Tag, from: Option<[u8; 16]>) -> Range {
+    let mut range = prefix(Space::Market, tag, &[]);
+    if let Some(id) = from {
+        range.from = after(&join(tag, &[&id]));
+    }
+    range
+}
+
+/// A profile's score.
+pub(crate) fn score(profile: ProfileId) -> Key {
+    key(Space::Market, Tag::Score, &[&profile.bytes()])
+}
+
+/// A buyer's review of a listing: one.
+pub(crate) fn review(listing: ListingId, reviewer: ProfileId) -> Key {
+    key(Space::Market, Tag::Review, &[&listing.bytes(), &reviewer.bytes()])
+}
+
+/// A listing's review, newest first; its value is the review's own key.
+pub(crate) fn review_of(listing: ListingId, id: ReviewId) -> Key {
+    key(Space::Market, Tag::ReviewOf, &[&listing.bytes(), &newest_first(id.bytes())])
+}
+
+/// A listing's reviews, newest first.
+pub(crate) fn reviews_of(listing: ListingId) -> Range {
+    prefix(Space::Market, Tag::ReviewOf, &[&listing.bytes()])
+}
+
+/// What a listing's reviews came to.
+pub(crate) fn ratings(listing: ListingId) -> Key {
+    key(Space::Market, Tag::Ratings, &[&listing.bytes()])
+}
+
+/// The id at the end of a key.
+pub(crate) fn last_id(bytes: &[u8]) -> Option<[u8; 16]> {
+    bytes.last_chunk::<16>().copied()
 }
 
 /// Counts the commits. Among the money, which is written all the time: in a keyspace that is hardly ever flushed it

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     draft::Draft,
     keys::{self, Key},
+    roll_up::Note,
     spending::{self, Reserved},
 };
 use crate::{
@@ -317,6 +318,9 @@ fn save(draft: &mut Draft<'_>, before: &Arc<Payment>, after: Payment) -> StoreRe
         draft.write(keys::delta(id), &after.progress)?;
     }
     point(draft, before, &after)?;
+    if let Some(note) = Note::of_step(before, &after) {
+        draft.tell(note);
+    }
     leave_unpaid(draft, before, &after)?;
     if after.quote.idempotency_key.is_some()
         && let Some(end) = ended_at(&after)

@@ -117,6 +117,10 @@ id!(
     CategoryId
 );
 id!(
+    /// A buyer's review of a listing.
+    ReviewId
+);
+id!(
     /// One posting of the ledger.
     PostingId
 );

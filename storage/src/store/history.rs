@@ -4,8 +4,20 @@ use async_trait::async_trait;
 
 use crate::{
     error::StoreResult,
-    model::{Cursor, FreeCall, GatewayRequest, GatewayRequestId, HistoryFilter, LedgerRow, Page, ProfileId},
+    model::{
+        Cursor, FreeCall, GatewayRequest, GatewayRequestId, HistoryFilter, LedgerRow, ListingId, Page, ProfileId, Sums,
+        Tally,
+    },
 };
+
+/// What a roll-up found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RolledUp {
+    /// Listings whose calls or reviews it counted.
+    pub listings: Vec<ListingId>,
+    /// More waits: ask again.
+    pub more: bool,
+}
 
 /// What happened, as its parties may read it.
 #[async_trait]
@@ -30,6 +42,17 @@ pub trait HistoryStore: Send + Sync {
         after: Option<&Cursor>,
         limit: usize,
     ) -> StoreResult<Page<LedgerRow>>;
+
+    /// Folds what happened since the last time into what is kept of it: sums of each party, tallies of each listing, what
+    /// scores are made of. A thousand happenings or so at a time; exactly once, whatever dies, and behind the steps that
+    /// they come from. Rules out counting in the step itself, and scanning when somebody asks.
+    async fn roll_up(&self) -> StoreResult<RolledUp>;
+
+    /// What the calls to a listing came to, as of the last roll-up.
+    async fn tally_get(&self, listing: ListingId) -> StoreResult<Tally>;
+
+    /// A party's sums, as of the last roll-up.
+    async fn sums_get(&self, party: ProfileId) -> StoreResult<Sums>;
 
     /// Rows of free calls, behind their answers. A crash may lose those of the last 50 ms, and nothing else.
     async fn free_calls_write(&self, calls: Vec<FreeCall>) -> StoreResult<()>;

@@ -162,6 +162,24 @@ pub async fn the_ledger_shows_each_party_its_rows(bench: Bench) {
     assert!(page.rows.iter().all(|row| row.payment == second) && page.rows.len() == 2);
 }
 
+pub async fn a_part_of_the_ledger_comes_in_full_pages(bench: Bench) {
+    // One party buys and sells in turn.
+    let (one, other) = (bench.profile(), bench.profile());
+    for n in 0..6 {
+        let (buyer, seller) = if n % 2 == 0 { (one, other) } else { (other, one) };
+        let (payment, claim) = bench.claimed(bench.quote(buyer, seller)).await;
+        complete(&bench, payment.quote.id, claim).await;
+        bench.pass(SECOND);
+    }
+    for (role, entry_type) in [(Role::Buyer, EntryType::GatewayPayment), (Role::Seller, EntryType::SellerCredit)] {
+        let filter = HistoryFilter { role, ..HistoryFilter::default() };
+        let page = bench.store.ledger_list(one, &filter, None, 2).await.expect("page");
+        let rest = bench.store.ledger_list(one, &filter, page.next.as_ref(), 2).await.expect("page");
+        assert_eq!((page.rows.len(), rest.rows.len(), rest.next), (2, 1, None), "{role:?}");
+        assert!(page.rows.iter().chain(&rest.rows).all(|row| row.entry_type == entry_type));
+    }
+}
+
 pub async fn free_calls_are_rows_without_money(mut bench: Bench) {
     let (buyer, seller) = (bench.profile(), bench.profile());
     let call = |n: u64| FreeCall {
