@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use storage::model::{ListingId, Offer, UnixMillis};
+use storage::model::{ListingId, UnixMillis};
 
 use crate::{
     bound::make_room,
-    listing::{Gate, ListingHandle, Question, ask},
+    listing::{Gate, ListingHandle, Mailbox, Question, ask},
     refusal::{Code, Refusal},
     world::World,
 };
@@ -34,10 +34,22 @@ impl Directory {
     /// `ListingNotFound`, `StoreUnavailable`, `Overloaded`.
     pub async fn listing(&self, name: &str) -> Result<ListingHandle, Refusal> {
         let id = name.parse::<ListingId>().ok().or_else(|| self.slugs.get(name).map(|id| *id));
-        if let Some(gate) = id.and_then(|id| self.world.gates.get(&id).map(|gate| gate.clone())) {
-            return Ok(ListingHandle::new(self.world.clone(), gate));
+        match id.and_then(|id| self.world.gates.get(&id).map(|gate| gate.clone())) {
+            Some(gate) if gate.is_stale() => self.renewed(gate).await,
+            Some(gate) => Ok(ListingHandle::new(self.world.clone(), gate)),
+            None => self.look_up(name).await,
         }
-        self.look_up(name).await
+    }
+
+    /// A gate whose settings may be old, with new ones. It stays the same gate: its calls, its circuit and its payments
+    /// in flight are not old.
+    async fn renewed(&self, gate: Arc<Gate>) -> Result<ListingHandle, Refusal> {
+        let Some(offer) = self.world.store.listing_get(gate.id()).await? else {
+            self.world.forget_gate(&gate);
+            return Err(Code::NotFound.into());
+        };
+        gate.publish(offer);
+        Ok(ListingHandle::new(self.world.clone(), gate))
     }
 
     async fn look_up(&self, name: &str) -> Result<ListingHandle, Refusal> {
@@ -59,17 +71,9 @@ impl Directory {
             }
             self.slugs.insert(name.to_string(), offer.listing.id);
         }
-        let gate = self.gate_of(offer, now);
-        self.world.ensure_actor(&gate).await?;
+        let gate = self.world.gate_of(offer, now)?;
+        Mailbox::open(&self.world, &gate);
         Ok(ListingHandle::new(self.world.clone(), gate))
-    }
-
-    fn gate_of(&self, offer: Offer, now: UnixMillis) -> Arc<Gate> {
-        if self.world.gates.len() >= self.world.config.actors.gates_max {
-            make_room(&self.world.gates, self.world.config.actors.gates_max);
-        }
-        let new = || Arc::new(Gate::new(offer.clone(), &self.world.config.actors, now));
-        self.world.gates.entry(offer.listing.id).or_insert_with(new).clone()
     }
 
     fn remember_unknown(&self, name: &str, now: UnixMillis) {
@@ -80,6 +84,11 @@ impl Directory {
         self.unknown.insert(name.to_string(), now.plus(knobs.unknown_listings_ttl));
     }
 
+    /// How many names are known not to exist.
+    pub(crate) fn unknown_names(&self) -> usize {
+        self.unknown.len()
+    }
+
     /// A listing changed: what is kept of it is read anew.
     pub(crate) async fn changed(&self, id: ListingId) {
         self.unknown.clear();
@@ -87,14 +96,16 @@ impl Directory {
         let Some(gate) = gate else { return };
         if ask(&self.world, &gate, Question::Refresh).await.is_err() {
             // No actor to ask: the next call reads it from the store.
-            self.world.forget_gate(id);
+            gate.mark_stale();
         }
     }
 
-    /// Forgets everything: the next calls read from the store.
+    /// Believes nothing any more: the next calls read from the store.
     pub(crate) fn forget_all(&self) {
         self.unknown.clear();
         self.slugs.clear();
-        self.world.gates.clear();
+        for gate in &self.world.gates {
+            gate.mark_stale();
+        }
     }
 }

@@ -14,13 +14,14 @@ mod history;
 pub mod keys;
 pub mod limiter;
 pub mod listing;
+mod meters;
 pub mod outcome;
 pub mod payments;
 pub mod refusal;
 pub mod scores;
 pub mod seller;
-
 pub mod vetting;
+mod view;
 mod world;
 
 use std::{
@@ -30,7 +31,7 @@ use std::{
 
 use actix_rt::{Arbiter, ArbiterHandle, System};
 use config::Config;
-use serde_json::{Value, json};
+use serde_json::Value;
 use storage::{
     Store, StoreError,
     model::{Clock, ListingId, Payment},
@@ -44,6 +45,8 @@ use listing::{FreeRight, Permit};
 use payments::{Rails, sandbox::Sandbox};
 use seller::SellerClient;
 use tokio::sync::Notify;
+
+pub use view::{Busy, Observed};
 use world::World;
 
 /// Starting failed.
@@ -194,23 +197,6 @@ impl Actors {
             has_rail: world.rails.default().is_ok(),
             has_actors: world.arbiters.iter().all(ArbiterHandle::alive),
         }
-    }
-
-    /// What each actor shows, for operators.
-    #[must_use]
-    pub fn debug_state(&self) -> Value {
-        let now = self.clock().now();
-        let gates = self.0.world.gates.iter().take(1_000).map(|gate| {
-            json!({
-                "listing": gate.id().to_string(),
-                "status": gate.terms().listing.status,
-                "circuit": gate.circuit(now).name(),
-                "running": gate.running(),
-                "has_actor": gate.mailbox.lock().as_ref().is_some_and(actix::Addr::connected),
-                "idle_ms": u64::try_from(now.since(gate.idle_since()).as_millis()).unwrap_or(u64::MAX),
-            })
-        });
-        json!({ "listings": gates.collect::<Vec<_>>(), "listings_total": self.0.world.gates.len() })
     }
 
     /// Stops the actor threads. Calls must have ended before.

@@ -15,7 +15,10 @@ use governor::{
 };
 use storage::model::ProfileId;
 
-use crate::refusal::{Code, Refusal};
+use crate::{
+    meters::{RateMeters, RateScope},
+    refusal::{Code, Refusal},
+};
 
 /// The rate of one buyer's calls on this node.
 pub struct BuyerRate {
@@ -83,6 +86,7 @@ pub struct Limiter {
     test_quotas: [Quota; 2],
     control_quotas: [(Quota, u32, u64); 4],
     clock: QuantaClock,
+    meters: RateMeters,
 }
 
 fn quota(count: u32, span: Duration, burst: u32) -> Quota {
@@ -118,6 +122,7 @@ impl Limiter {
             tests: DashMap::new(),
             test_quotas: [test(limits.endpoint_tests_per_minute, 60), test(limits.endpoint_tests_per_day, 86_400)],
             clock: QuantaClock::default(),
+            meters: RateMeters::new(),
         }
     }
 
@@ -135,7 +140,7 @@ impl Limiter {
     /// # Errors
     /// `RateLimited`, with the time to wait.
     pub fn check_buyer(&self, rate: &BuyerRate) -> Result<(), Refusal> {
-        rate.limiter.check().map_err(|wait| self.limited("buyer", wait.wait_time_from(self.clock.now())))
+        rate.limiter.check().map_err(|wait| self.limited(RateScope::Buyer, wait.wait_time_from(self.clock.now())))
     }
 
     /// Takes one control request off a subject's rate.
@@ -149,9 +154,9 @@ impl Limiter {
         let ((quota, ..), _) = self.quota(kind);
         let new = || Arc::new(governor::RateLimiter::direct(quota).with_middleware());
         let scope = match who {
-            ControlSubject::Profile(_) => "route",
-            ControlSubject::Address(_) => "address",
-            ControlSubject::Account(_) => "account",
+            ControlSubject::Profile(_) => RateScope::Route,
+            ControlSubject::Address(_) => RateScope::Address,
+            ControlSubject::Account(_) => RateScope::Account,
         };
         let limiter = self.control.entry((who, kind)).or_insert_with(new).clone();
         match limiter.check() {
@@ -171,7 +176,7 @@ impl Limiter {
         let new = || Arc::new(self.test_quotas.map(DefaultDirectRateLimiter::direct));
         let rates = self.tests.entry(owner).or_insert_with(new).clone();
         for rate in rates.iter() {
-            rate.check().map_err(|wait| self.limited("route", wait.wait_time_from(self.clock.now())))?;
+            rate.check().map_err(|wait| self.limited(RateScope::Route, wait.wait_time_from(self.clock.now())))?;
         }
         Ok(())
     }
@@ -198,8 +203,8 @@ impl Limiter {
         }
     }
 
-    fn limited(&self, scope: &'static str, wait: Duration) -> Refusal {
-        metrics::counter!("crochet_rate_limited_total", "scope" => scope).increment(1);
-        Refusal::from(Code::RateLimited).detail("scope", scope).retry_after(wait)
+    fn limited(&self, scope: RateScope, wait: Duration) -> Refusal {
+        self.meters.limited(scope);
+        Refusal::from(Code::RateLimited).detail("scope", scope.name()).retry_no_sooner(wait)
     }
 }

@@ -1,50 +1,60 @@
 //! The listing actor: one per listing per node, on an arbiter chosen by the listing's id. It owns what changes and
 //! publishes it as a gate; a call asks it on the cold path only. A handler never awaits the store: store steps run in
-//! spawned futures.
+//! spawned futures. It may die at any time: money and payments in flight are elsewhere, and who waits for an answer asks
+//! the next one.
 
 mod circuit;
 mod entitlement;
 mod flights;
 mod gate;
 mod handle;
+mod mailbox;
 mod offer;
 mod purchase;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use storage::{
     QuoteIdentity, QuoteOpened,
     model::{ApiKeyId, Payment, PaymentId, Quote, SpendCap},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 pub use circuit::{Circuit, CircuitKnobs, CircuitView};
 pub use entitlement::{Entitlement, FreeRight, Resend};
+pub(crate) use flights::Flights;
 pub use gate::{EndpointTerms, Gate, Permit, Terms};
 pub use handle::{Ask, ListingHandle, PaymentFound, not_kept};
+use mailbox::Letter;
+pub(crate) use mailbox::{Mailbox, ask};
 pub(crate) use purchase::release_overdue;
 pub use purchase::{ClaimFound, KeptAnswer, PaymentClaim, ReadyPayment};
 
-use crate::{
-    payments::Checked,
-    refusal::{Code, Refusal},
-    world::World,
-};
+use crate::{payments::Checked, refusal::Refusal, world::World};
+
+type QuoteReply = oneshot::Sender<Result<QuoteOpened, Refusal>>;
+type RailReply = oneshot::Sender<Result<Checked, Refusal>>;
+
+/// Between two looks at a rail, however long it says to wait.
+const POLL_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What the cold path asks.
 pub(crate) enum Question {
     /// Make this quote, within a capped key's day; however many ask for the same identity, one is made.
-    Quote(Box<Quote>, Option<SpendCap>, oneshot::Sender<Result<QuoteOpened, Refusal>>),
+    Quote(Box<Quote>, Option<SpendCap>, QuoteReply),
     /// Ask the rail until it is final or the time is over; one poll a payment, however many wait.
-    Settlement(Arc<Payment>, Duration, oneshot::Sender<Result<Checked, Refusal>>),
+    Settlement(Arc<Payment>, Duration, RailReply),
     /// Read the settings anew and publish them.
     Refresh(oneshot::Sender<()>),
-}
-
-impl Message for Question {
-    type Result = ();
+    /// End: the gate was let go.
+    Stop,
+    /// Die as a fault would have it.
+    #[cfg(test)]
+    Panic(#[expect(dead_code, reason = "whoever asks sees it dropped")] oneshot::Sender<()>),
 }
 
 /// Which question for a quote it is. A capped key's is its own: what it takes of the key's day nobody else's answer
@@ -55,22 +65,25 @@ type Asked = (QuoteIdentity, Option<ApiKeyId>);
 pub(crate) struct ListingActor {
     gate: Arc<Gate>,
     world: Arc<World>,
-    quotes: HashMap<Asked, Vec<oneshot::Sender<Result<QuoteOpened, Refusal>>>>,
-    polls: HashMap<PaymentId, Vec<oneshot::Sender<Result<Checked, Refusal>>>>,
+    /// Which actor of its gate it is: another one may have taken its place.
+    number: u32,
+    is_counted: bool,
+    quotes: HashMap<Asked, Vec<QuoteReply>>,
+    polls: HashMap<PaymentId, Vec<RailWaiter>>,
+}
+
+/// Somebody who waits for a settlement, for so long.
+struct RailWaiter {
+    until: Instant,
+    reply: RailReply,
 }
 
 impl ListingActor {
-    pub(crate) fn new(gate: Arc<Gate>, world: Arc<World>) -> Self {
-        Self { gate, world, quotes: HashMap::new(), polls: HashMap::new() }
+    pub(crate) fn new(gate: Arc<Gate>, world: Arc<World>, number: u32) -> Self {
+        Self { gate, world, number, is_counted: false, quotes: HashMap::new(), polls: HashMap::new() }
     }
 
-    fn quote(
-        &mut self,
-        quote: Quote,
-        cap: Option<SpendCap>,
-        reply: oneshot::Sender<Result<QuoteOpened, Refusal>>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn quote(&mut self, quote: Quote, cap: Option<SpendCap>, reply: QuoteReply, ctx: &mut Context<Self>) {
         let identity = (QuoteIdentity::from(&quote), cap.map(|cap| cap.key));
         let waiting = self.quotes.entry(identity.clone()).or_default();
         waiting.push(reply);
@@ -91,25 +104,39 @@ impl ListingActor {
         ctx.spawn(made);
     }
 
-    fn settlement(
-        &mut self,
-        payment: Arc<Payment>,
-        patience: Duration,
-        reply: oneshot::Sender<Result<Checked, Refusal>>,
-        ctx: &mut Context<Self>,
-    ) {
-        let id = payment.quote.id;
-        let waiting = self.polls.entry(id).or_default();
-        waiting.push(reply);
-        if waiting.len() > 1 {
-            return;
+    fn settlement(&mut self, payment: Arc<Payment>, patience: Duration, reply: RailReply, ctx: &mut Context<Self>) {
+        let waiting = self.polls.entry(payment.quote.id).or_default();
+        waiting.push(RailWaiter { until: Instant::now() + patience, reply });
+        if waiting.len() == 1 {
+            self.poll(payment, Duration::ZERO, ctx);
         }
-        let polled = poll_rail(self.world.clone(), payment, patience).into_actor(self).map(move |found, actor, _| {
-            for reply in actor.polls.remove(&id).unwrap_or_default() {
-                let _ = reply.send(found.clone());
+    }
+
+    /// Looks at a rail after a pause, and again for as long as anybody waits.
+    fn poll(&self, payment: Arc<Payment>, pause: Duration, ctx: &mut Context<Self>) {
+        let looked = look_at_rail(self.world.clone(), payment.clone(), pause).into_actor(self);
+        ctx.spawn(looked.map(move |found, actor, ctx| actor.polled(payment, &found, ctx)));
+    }
+
+    fn polled(&mut self, payment: Arc<Payment>, found: &Result<Checked, Refusal>, ctx: &mut Context<Self>) {
+        let id = payment.quote.id;
+        let pause = match found {
+            Ok(Checked::Pending(after)) => Some((*after).min(POLL_PAUSE_MAX)),
+            _ => None,
+        };
+        let next = pause.map(|pause| Instant::now() + pause);
+        let mut patient = Vec::new();
+        for waiter in self.polls.remove(&id).unwrap_or_default() {
+            if next.is_some_and(|next| next <= waiter.until) && !waiter.reply.is_closed() {
+                patient.push(waiter);
+            } else {
+                let _ = waiter.reply.send(found.clone());
             }
-        });
-        ctx.spawn(polled);
+        }
+        if let Some(pause) = pause.filter(|_| !patient.is_empty()) {
+            self.polls.insert(id, patient);
+            self.poll(payment, pause, ctx);
+        }
     }
 
     fn refresh(&mut self, reply: oneshot::Sender<()>, ctx: &mut Context<Self>) {
@@ -117,16 +144,29 @@ impl ListingActor {
         let refreshed = async move {
             match world.store.listing_get(gate.id()).await {
                 Ok(Some(offer)) => gate.publish(offer),
-                Ok(None) => world.forget_gate(gate.id()),
+                Ok(None) => world.forget_gate(&gate),
                 Err(error) => {
                     // What is not known is not sold: the next call reads it from the store.
                     tracing::warn!(listing = %gate.id(), %error, "settings could not be read");
-                    world.forget_gate(gate.id());
+                    gate.mark_stale();
                 }
             }
             let _ = reply.send(());
         };
         ctx.spawn(refreshed.into_actor(self));
+    }
+
+    /// From time to time: ends an actor whose place is taken or whose listing is idle, and tidies the gate.
+    fn look_around(&self, ctx: &mut Context<Self>) {
+        if !self.gate.mailbox.is_home_of(self.number) {
+            return ctx.stop();
+        }
+        let now = self.world.clock.now();
+        self.gate.tidy(now);
+        let idle = now.since(self.gate.idle_since());
+        if idle >= self.world.config.actors.idle_stop && self.world.let_go(&self.gate) {
+            ctx.stop();
+        }
     }
 }
 
@@ -142,94 +182,44 @@ async fn make_quote(world: Arc<World>, mut quote: Quote, cap: Option<SpendCap>) 
     }
 }
 
-async fn poll_rail(world: Arc<World>, payment: Arc<Payment>, patience: Duration) -> Result<Checked, Refusal> {
-    let until = tokio::time::Instant::now() + patience;
-    loop {
-        let found = world.rails.of(payment.quote.rail)?.check(&payment.quote).await?;
-        let Checked::Pending(after) = found else { return Ok(found) };
-        let wake = tokio::time::Instant::now() + after.min(Duration::from_secs(1));
-        if wake > until {
-            return Ok(found);
-        }
-        tokio::time::sleep_until(wake).await;
+async fn look_at_rail(world: Arc<World>, payment: Arc<Payment>, pause: Duration) -> Result<Checked, Refusal> {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
     }
+    world.check_rail(&payment.quote).await
 }
 
 impl Actor for ListingActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(self.world.config.actors.mailbox);
-        metrics::gauge!("crochet_actor_active").increment(1.0);
-        let idle_stop = self.world.config.actors.idle_stop;
-        ctx.run_interval(idle_stop / 2, move |actor, ctx| {
-            let idle = actor.world.clock.now().since(actor.gate.idle_since());
-            if idle >= idle_stop && !actor.gate.is_busy() {
-                actor.world.forget_gate(actor.gate.id());
-                ctx.stop();
-            }
-        });
-    }
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        metrics::gauge!("crochet_actor_active").decrement(1.0);
+        self.is_counted = true;
+        self.world.meters.active.increment(1.0);
+        ctx.run_interval(self.world.config.actors.idle_stop / 2, |actor, ctx| actor.look_around(ctx));
     }
 }
 
-impl Handler<Question> for ListingActor {
+impl Drop for ListingActor {
+    fn drop(&mut self) {
+        // Whichever way it ends: stopped, or dead of a panic.
+        if self.is_counted {
+            self.world.meters.active.decrement(1.0);
+        }
+    }
+}
+
+impl Handler<Letter> for ListingActor {
     type Result = ();
 
-    fn handle(&mut self, question: Question, ctx: &mut Self::Context) {
-        self.world.count_message();
-        match question {
+    fn handle(&mut self, letter: Letter, ctx: &mut Self::Context) {
+        self.world.meters.messages.increment(1);
+        match letter.question {
             Question::Quote(quote, cap, reply) => self.quote(*quote, cap, reply, ctx),
             Question::Settlement(payment, patience, reply) => self.settlement(payment, patience, reply, ctx),
             Question::Refresh(reply) => self.refresh(reply, ctx),
+            Question::Stop => ctx.stop(),
+            #[cfg(test)]
+            Question::Panic(_) => panic!("asked for"),
         }
-    }
-}
-
-/// Asks a listing's actor: starts it when there is none, replaces it once when it has died.
-///
-/// # Errors
-/// `Overloaded` when its mailbox is full or no actor answers.
-pub(crate) async fn ask<T>(
-    world: &Arc<World>,
-    gate: &Arc<Gate>,
-    question: impl Fn(oneshot::Sender<T>) -> Question,
-) -> Result<T, Refusal> {
-    for _ in 0..2 {
-        world.ensure_actor(gate).await?;
-        let (reply, answer) = oneshot::channel();
-        match try_tell(gate, question(reply)) {
-            Told::Yes => {
-                if let Ok(answer) = answer.await {
-                    return Ok(answer);
-                }
-                // It died over the question: it is replaced when the mailbox turns out to be closed.
-            }
-            Told::Full => return Err(Refusal::from(Code::Overloaded).retry_after(Duration::from_secs(1))),
-            Told::Closed => {
-                *gate.mailbox.lock() = None;
-                metrics::counter!("crochet_actor_restarts_total").increment(1);
-            }
-        }
-    }
-    Err(Refusal::from(Code::Overloaded).retry_after(Duration::from_secs(1)))
-}
-
-enum Told {
-    Yes,
-    Full,
-    Closed,
-}
-
-/// Puts a question into the mailbox by the one address that the gate keeps: every clone of an address has a slot of
-/// its own, which would make the mailbox's bound none at all.
-fn try_tell(gate: &Gate, question: Question) -> Told {
-    match gate.mailbox.lock().as_ref().map(|mailbox| mailbox.try_send(question)) {
-        Some(Ok(())) => Told::Yes,
-        Some(Err(actix::prelude::SendError::Full(_))) => Told::Full,
-        Some(Err(actix::prelude::SendError::Closed(_))) | None => Told::Closed,
     }
 }

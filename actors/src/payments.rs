@@ -136,6 +136,14 @@ impl Rails {
         Self { default: sandbox.as_ref().map(|_| Rail::Sandbox), providers, sandbox, site }
     }
 
+    /// One rail, for tests.
+    #[cfg(test)]
+    pub(crate) fn only(provider: Arc<dyn PaymentProvider>) -> Self {
+        let rail = provider.rail();
+        let providers = HashMap::from([(rail, provider)]);
+        Self { default: Some(rail), providers, sandbox: None, site: String::new() }
+    }
+
     /// The rail of a quote that exists.
     ///
     /// # Errors

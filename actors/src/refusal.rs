@@ -1,11 +1,19 @@
 //! A refusal is an answer that says no, why, and what next. Every public code stands here once, in one table; both
 //! doors render it, and nothing but a refusal can reach a client as an error.
 
-use std::{borrow::Cow, fmt::Write as _, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use storage::{StoreError, model::PaymentState};
+
+/// When a store that does not confirm may be asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Who failed: a metric label and a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,11 +200,11 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::Unavailable(reason) => {
                 tracing::warn!(%reason, "store unavailable");
-                Self::from(Code::StoreUnavailable).retry_after(Duration::from_secs(1))
+                Self::from(Code::StoreUnavailable).retry_about(STORE_PAUSE)
             }
             StoreError::Unknown(reason) => {
                 tracing::error!(%reason, "store did not confirm");
-                Self::from(Code::StoreUnavailable).retry_after(Duration::from_secs(1))
+                Self::from(Code::StoreUnavailable).retry_about(STORE_PAUSE)
             }
             StoreError::Corrupt(reason) => {
                 tracing::error!(%reason, "store is damaged");
@@ -271,11 +279,30 @@ impl Refusal {
         self
     }
 
+    /// Says that it cannot be told where the money is, unless something was said of it. It is where it was.
+    #[must_use]
+    pub fn or_payment_unknown(mut self) -> Self {
+        self.payment_state.get_or_insert("unknown");
+        self
+    }
+
     /// Says when to come back.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
+    }
+
+    /// Says when to come back, a fifth sooner or later: those who were refused together do not come back together.
+    #[must_use]
+    pub fn retry_about(self, after: Duration) -> Self {
+        self.retry_after(after * 4 / 5 + after * SPREAD.next() * 2 / 5 / u32::from(u8::MAX))
+    }
+
+    /// Says when to come back, up to a fifth later than `after` and never sooner: before it, the answer is the same.
+    #[must_use]
+    pub fn retry_no_sooner(self, after: Duration) -> Self {
+        self.retry_after(after + after * SPREAD.next() / 5 / u32::from(u8::MAX))
     }
 
     /// Says to do something else than the code's row says.
@@ -366,6 +393,21 @@ impl Refusal {
     }
 }
 
+/// Spreads what many are told at once. Nothing secret hangs on it, so it need not cost a system call.
+struct Spread(AtomicU64);
+
+static SPREAD: Spread = Spread(AtomicU64::new(0));
+
+impl Spread {
+    /// 0 to 255, evenly (the finish of splitmix64 over a counter).
+    fn next(&self) -> u32 {
+        let mut mixed = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        u32::from((mixed ^ (mixed >> 31)).to_be_bytes()[0])
+    }
+}
+
 /// Appends `text` as a JSON string.
 pub(crate) fn push_json(out: &mut String, text: &str) {
     let _ = write!(out, "{}", Value::from(text));
@@ -420,5 +462,26 @@ mod tests {
         assert_eq!(value["error"]["recovery"]["retry_after_seconds"], 2);
         assert_eq!(value["error"]["recovery"]["preserve"][0], "X-Crochet-Relay-Request-Id");
         assert_eq!(value["data"]["a"], 1);
+    }
+
+    #[test]
+    fn those_refused_together_do_not_come_back_together() {
+        let second = Duration::from_secs(10);
+        let told = |refuse: fn(Refusal, Duration) -> Refusal| {
+            let told: Vec<u128> = (0..500)
+                .filter_map(|_| refuse(Refusal::from(Code::SellerBusy), second).retry_after)
+                .map(|after| after.as_millis())
+                .collect();
+            let buckets: HashSet<u128> = told.iter().map(|after| after / 200).collect();
+            (told.iter().min().copied(), told.iter().max().copied(), buckets.len())
+        };
+        let (soonest, latest, spread) = told(Refusal::retry_about);
+        assert!(soonest.is_some_and(|ms| (8_000..8_200).contains(&ms)), "{soonest:?}");
+        assert!(latest.is_some_and(|ms| (11_800..=12_000).contains(&ms)), "{latest:?}");
+        assert!(spread >= 20, "{spread}");
+        let (soonest, latest, spread) = told(Refusal::retry_no_sooner);
+        assert!(soonest.is_some_and(|ms| (10_000..10_100).contains(&ms)), "{soonest:?}");
+        assert!(latest.is_some_and(|ms| (11_900..=12_000).contains(&ms)), "{latest:?}");
+        assert!(spread >= 10, "{spread}");
     }
 }

@@ -3,25 +3,29 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
 };
 
-use actix::Actor;
 use config::Config;
 use dashmap::DashMap;
-use metrics::Counter;
 use storage::{
     Store,
-    model::{Clock, ListingId},
+    model::{Clock, ListingId, Offer, Quote, UnixMillis},
 };
-use tokio::sync::oneshot;
 
 use crate::{
     history::RowWriter,
-    listing::{Gate, ListingActor},
-    payments::Rails,
+    listing::{Flights, Gate},
+    meters::Meters,
+    payments::{Checked, Rails},
     refusal::{Code, Refusal},
 };
+
+/// Who has a gate that nobody uses: the map, and its actor if it has one.
+const IDLE_OWNERS: usize = 2;
+/// When a node whose every gate is in use may have room for another.
+const CROWDED_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) struct World {
     pub(crate) config: Arc<Config>,
@@ -31,7 +35,10 @@ pub(crate) struct World {
     pub(crate) rows: RowWriter,
     pub(crate) gates: DashMap<ListingId, Arc<Gate>>,
     pub(crate) arbiters: Vec<actix_rt::ArbiterHandle>,
-    messages: Counter,
+    pub(crate) meters: Arc<Meters>,
+    /// Payments in flight by listing. They belong to requests, not to a gate: a gate that goes and comes back finds
+    /// those that are still under way, so that none is worked on twice.
+    flights: DashMap<ListingId, Weak<Flights>>,
 }
 
 impl World {
@@ -43,46 +50,88 @@ impl World {
         rows: RowWriter,
         arbiters: Vec<actix_rt::ArbiterHandle>,
     ) -> Self {
-        let messages = metrics::counter!("crochet_actor_messages_total");
-        Self { config, store, clock, rails, rows, gates: DashMap::new(), arbiters, messages }
+        let meters = Arc::new(Meters::new());
+        let (gates, flights) = (DashMap::new(), DashMap::new());
+        Self { config, store, clock, rails, rows, gates, arbiters, meters, flights }
     }
 
-    pub(crate) fn count_message(&self) {
-        self.messages.increment(1);
+    /// What the payment's rail says of it now, timed.
+    ///
+    /// # Errors
+    /// `PaymentProviderUnavailable`.
+    pub(crate) async fn check_rail(&self, quote: &Quote) -> Result<Checked, Refusal> {
+        let provider = self.rails.of(quote.rail)?;
+        let began = Instant::now();
+        let found = provider.check(quote).await;
+        self.meters.verified(quote.rail, began.elapsed());
+        Ok(found?)
     }
 
-    pub(crate) fn forget_gate(&self, id: ListingId) {
-        self.gates.remove(&id);
+    /// The gate of a listing: the one that is there, or a new one.
+    ///
+    /// # Errors
+    /// `Overloaded` when all gates that there is room for are in use.
+    pub(crate) fn gate_of(&self, offer: Offer, now: UnixMillis) -> Result<Arc<Gate>, Refusal> {
+        let id = offer.listing.id;
+        let max = self.config.actors.gates_max;
+        if self.gates.len() >= max && !self.make_room(max) && !self.gates.contains_key(&id) {
+            return Err(Refusal::from(Code::Overloaded).retry_about(CROWDED_PAUSE));
+        }
+        let flights = self.flights_of(id);
+        let new = || Arc::new(Gate::new(offer, &self.config.actors, flights, self.meters.clone(), now));
+        Ok(self.gates.entry(id).or_insert_with(new).clone())
     }
 
-    fn arbiter(&self, id: ListingId) -> Option<&actix_rt::ArbiterHandle> {
+    fn flights_of(&self, id: ListingId) -> Arc<Flights> {
+        if self.flights.len() >= self.config.actors.gates_max {
+            self.flights.retain(|_, flights| flights.strong_count() > 0);
+        }
+        let mut kept = self.flights.entry(id).or_default();
+        if let Some(flights) = kept.upgrade() {
+            return flights;
+        }
+        let flights = Arc::default();
+        *kept = Arc::downgrade(&flights);
+        flights
+    }
+
+    /// Lets go of about a tenth of the gates, of those that nobody uses the ones unused for longest. `false`: all are
+    /// in use.
+    fn make_room(&self, max: usize) -> bool {
+        let is_unused = |gate: &Arc<Gate>| Arc::strong_count(gate) <= IDLE_OWNERS && !gate.is_busy();
+        let found = self.gates.iter().filter(|gate| is_unused(gate)).map(|gate| (gate.idle_since(), gate.id()));
+        let mut unused: Vec<(UnixMillis, ListingId)> = found.collect();
+        unused.sort_unstable();
+        unused.truncate(self.gates.len().saturating_sub(max) + max / 10 + 1);
+        let mut gone = 0;
+        for (_, id) in unused {
+            if let Some((_, gate)) = self.gates.remove_if(&id, |_, gate| is_unused(gate)) {
+                gate.mailbox.retire();
+                gone += 1;
+            }
+        }
+        gone > 0
+    }
+
+    /// An idle listing gives up its gate. `false`: somebody has begun to use it.
+    pub(crate) fn let_go(&self, gate: &Arc<Gate>) -> bool {
+        let is_it = |kept: &Arc<Gate>| Arc::ptr_eq(kept, gate);
+        let is_unused = |kept: &Arc<Gate>| Arc::strong_count(kept) <= IDLE_OWNERS && !kept.is_busy();
+        self.gates.remove_if(&gate.id(), |_, kept| is_it(kept) && is_unused(kept)).is_some()
+            || !self.gates.get(&gate.id()).is_some_and(|kept| is_it(&kept))
+    }
+
+    /// A listing is no more. Calls under way end as they began.
+    pub(crate) fn forget_gate(&self, gate: &Arc<Gate>) {
+        self.gates.remove_if(&gate.id(), |_, kept| Arc::ptr_eq(kept, gate));
+        gate.mailbox.retire();
+    }
+
+    /// The thread that a listing's actor lives on.
+    pub(crate) fn arbiter(&self, id: ListingId) -> Option<&actix_rt::ArbiterHandle> {
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
         let place = hasher.finish() % u64::try_from(self.arbiters.len().max(1)).unwrap_or(1);
         self.arbiters.get(usize::try_from(place).unwrap_or_default())
-    }
-
-    /// Starts a gate's actor when there is none.
-    ///
-    /// # Errors
-    /// `ShuttingDown` when the threads that actors live on are gone.
-    pub(crate) async fn ensure_actor(self: &Arc<Self>, gate: &Arc<Gate>) -> Result<(), Refusal> {
-        if gate.mailbox.lock().is_some() {
-            return Ok(());
-        }
-        let (tell, told) = oneshot::channel();
-        let actor = ListingActor::new(gate.clone(), self.clone());
-        let started = self.arbiter(gate.id()).is_some_and(|arbiter| {
-            arbiter.spawn_fn(move || {
-                let _ = tell.send(actor.start());
-            })
-        });
-        let fresh = match told.await {
-            Ok(fresh) if started => fresh,
-            _ => return Err(Code::Overloaded.into()),
-        };
-        // Of two that were started at once, the one that is not kept stops, for its only address is dropped here.
-        gate.mailbox.lock().get_or_insert(fresh);
-        Ok(())
     }
 }

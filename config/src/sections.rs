@@ -152,6 +152,7 @@ section!(
         mailbox: usize,
         idle_stop: Duration,
         gates_max: usize,
+        gate_quotes_max: usize,
         unknown_listings_max: usize,
         unknown_listings_ttl: Duration,
         keys_max: usize,
@@ -214,7 +215,13 @@ section!(
 );
 section!(
     /// Logs and metrics.
-    Telemetry { listen: SocketAddr, log: String, log_format: LogFormat }
+    Telemetry {
+        listen: SocketAddr,
+        log: String,
+        log_format: LogFormat,
+        busiest_listings: usize,
+        debug_listings_max: usize,
+    }
 );
 
 /// A storage implementation.
@@ -354,6 +361,7 @@ impl Config {
                 mailbox: r.size("actors.mailbox", 1..=65_536),
                 idle_stop: r.duration("actors.idle_stop", SECOND..=DAY),
                 gates_max: r.size("actors.gates_max", 16..=10_000_000),
+                gate_quotes_max: r.size("actors.gate_quotes_max", 16..=10_000_000),
                 unknown_listings_max: r.size("actors.unknown_listings_max", 16..=1_000_000),
                 unknown_listings_ttl: r.duration("actors.unknown_listings_ttl", 100 * MS..=60 * SECOND),
                 keys_max: r.size("actors.keys_max", 16..=10_000_000),
@@ -401,6 +409,8 @@ impl Config {
                     &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty)],
                     LogFormat::Pretty,
                 ),
+                busiest_listings: r.size("telemetry.busiest_listings", 0..=1_000),
+                debug_listings_max: r.size("telemetry.debug_listings_max", 1..=100_000),
             },
             payments,
         }

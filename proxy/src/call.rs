@@ -79,7 +79,10 @@ impl Gateway {
             PaymentFound::None if listing.is_free() => {
                 let permit = listing.admit_free(&caller).await?; // 8, 11
                 match listing.claim_free(&ask, &permit).await? {
-                    Some(ClaimFound::Claim(claim)) => (permit, Entitlement::Paid(claim)), // 12, with a key
+                    Some(ClaimFound::Claim(claim)) => {
+                        trace.paid_over(claim.payment());
+                        (permit, Entitlement::Paid(claim)) // 12, with a key
+                    }
                     Some(ClaimFound::Replay(payment)) => return self.replay(&payment, out, trace).await,
                     None => {
                         let right = self.actors.free_right(&permit, &caller, ask.body_bytes);
@@ -89,6 +92,7 @@ impl Gateway {
             }
             PaymentFound::Unkept(payment) => {
                 trace.is_request(payment.quote.gateway_request_id(), 0);
+                trace.paid_over(&payment);
                 let permit = listing.admit_again(&payment).await?; // 11
                 let right = listing.resend(&permit, &payment).await?; // 12: once
                 (permit, Entitlement::Again(right))
@@ -96,6 +100,7 @@ impl Gateway {
             PaymentFound::None => return Err(listing.offer(&ask).await), // 8, 9: the 402
             PaymentFound::Settled(ready) => {
                 trace.is_request(ready.payment().quote.gateway_request_id(), 0);
+                trace.paid_over(ready.payment());
                 let permit = listing.admit_paid(&ready).await?; // 11
                 trace.spent_on(Phase::Actor);
                 match ready.settle_and_claim(&permit, ask.body_bytes).await? {
@@ -107,6 +112,7 @@ impl Gateway {
         trace.is_request(right.request_id(), right.attempt());
         trace.spent_on(Phase::Store);
         let seller = self.forward(&permit, &right, &caller, &body, &wishes).await; // 13
+        trace.seller_began();
         self.finish(permit, right, seller, &wishes, out, trace).await
     }
 }
@@ -189,6 +195,7 @@ fn is_traceparent(text: &str) -> bool {
 fn pending(payment: &Payment, after: Duration, trace: &mut Trace) -> Answer {
     let id = payment.quote.gateway_request_id();
     trace.is_request(id, 0);
+    trace.paid_over(payment);
     trace.ended(Ended::Pending, Micros::ZERO);
     let seconds = after.as_millis().div_ceil(1000).max(1);
     let seconds = u64::try_from(seconds).unwrap_or(1);

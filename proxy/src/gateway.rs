@@ -104,11 +104,10 @@ fn count_guess(gateway: &Gateway, refusal: Refusal, peer: SocketAddr) -> Refusal
 /// What every refusal of a call says: where the money is, and that a paid request keeps its payment.
 fn complete_refusal(refusal: Refusal, head: &Head) -> Refusal {
     let is_paid = head.header(Header::RelayRequestId).is_some();
-    let refusal = refusal.or_no_payment();
     if is_paid && refusal.code() == Code::StoreUnavailable {
-        refusal.next_action("retry_same_payment")
+        refusal.or_payment_unknown().next_action("retry_same_payment")
     } else {
-        refusal
+        refusal.or_no_payment()
     }
 }
 

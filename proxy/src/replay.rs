@@ -29,6 +29,7 @@ impl Gateway {
     ) -> Result<Answer, Refusal> {
         let attempt = u32::try_from(payment.progress.attempts.len()).unwrap_or(u32::MAX);
         trace.is_request(payment.quote.gateway_request_id(), attempt);
+        trace.paid_over(payment);
         let result = payment.progress.result.as_ref().ok_or(Code::Internal)?;
         let first = match result.place {
             ResultPlace::NotKept | ResultPlace::Resent => None,

@@ -2,17 +2,17 @@
 //! over; formatting and writing happen on a thread of their own.
 
 mod call_log;
+pub mod catalogue;
 mod lines;
 pub mod operations;
+mod scrape;
 
 use std::time::Duration;
 
 use config::Config;
-use metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use storage::model::FeeRate;
+use storage::model::Rail;
 use tracing_subscriber::EnvFilter;
 
 use crate::trace::{Ended, Phase, Trace};
@@ -73,7 +73,9 @@ pub fn log(config: &Config) -> Result<(), TelemetryError> {
     for directive in always {
         filter = filter.add_directive(directive.parse().map_err(bad)?);
     }
-    let lines = tracing_subscriber::fmt().event_format(Lines::new(config.telemetry.log_format));
+    // Where standard error cannot be written (a full disk), saying so there would end the thread that logs.
+    let lines =
+        tracing_subscriber::fmt().log_internal_errors(false).event_format(Lines::new(config.telemetry.log_format));
     // A second log in one process (tests) keeps the first.
     let _ = lines.with_env_filter(filter).with_writer(std::io::stderr).try_init();
     std::panic::set_hook(Box::new(|panic| {
@@ -88,15 +90,19 @@ pub fn log(config: &Config) -> Result<(), TelemetryError> {
 pub struct Telemetry {
     requests: Vec<Counter>,
     inflight: Gauge,
-    phases: [Histogram; 5],
-    payments: [Counter; 3],
+    phases: [Histogram; 6],
+    payments: [[Counter; 4]; 5],
     ledger: [Counter; 3],
-    fee_rate: FeeRate,
     log: CallLog,
 }
 
 const ENDS: [Ended; 5] = [Ended::Refused, Ended::Completed, Ended::Released, Ended::Replayed, Ended::Pending];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const PHASES: [&str; 6] = ["total", "admission", "payment", "store", "seller_ttfb", "seller_total"];
+const RAILS: [Rail; 5] = [Rail::Sandbox, Rail::Relay, Rail::X402, Rail::Mpp, Rail::Free];
+/// What the door sees become of a payment; the rest is counted where it is decided.
+const RESULTS: [&str; 4] = ["completed", "released", "replayed", "pending"];
+const ENTRIES: [&str; 3] = ["gateway_payment", "seller_credit", "marketplace_fee"];
 
 impl Telemetry {
     /// Makes the handles and starts the thread that writes the lines of calls.
@@ -104,19 +110,20 @@ impl Telemetry {
     /// # Errors
     /// [`TelemetryError::Thread`].
     pub fn start(config: &Config) -> Result<Self, TelemetryError> {
-        describe();
+        catalogue::describe();
+        build_info();
         let request = |ended: Ended, class: &'static str| counter!("crochet_gateway_requests_total", "outcome" => ended.name(), "status_class" => class);
         let phase = |name: &'static str| histogram!("crochet_gateway_request_duration_seconds", "phase" => name);
-        let payment =
-            |result: &'static str| counter!("crochet_payments_total", "provider" => "any", "result" => result);
+        let payment = |rail: Rail| {
+            RESULTS.map(|result| counter!("crochet_payments_total", "provider" => rail.name(), "result" => result))
+        };
         let entry = |name: &'static str| counter!("crochet_ledger_micros_total", "entry_type" => name);
         Ok(Self {
             requests: ENDS.iter().flat_map(|ended| CLASSES.map(|class| request(*ended, class))).collect(),
             inflight: gauge!("crochet_gateway_inflight"),
-            phases: ["total", "admission", "payment", "store", "seller_total"].map(phase),
-            payments: ["completed", "released", "replayed"].map(payment),
-            ledger: ["gateway_payment", "seller_credit", "marketplace_fee"].map(entry),
-            fee_rate: FeeRate(config.payments.fee_rate_ppm),
+            phases: PHASES.map(phase),
+            payments: RAILS.map(payment),
+            ledger: ENTRIES.map(entry),
             log: CallLog::start(config.telemetry.log_format)?,
         })
     }
@@ -147,6 +154,7 @@ impl Telemetry {
             trace.phase(Phase::Auth) + trace.phase(Phase::Actor),
             trace.phase(Phase::Payment),
             trace.phase(Phase::Store),
+            trace.first_byte(),
             trace.phase(Phase::Seller),
         ];
         for (histogram, spent) in self.phases.iter().zip(spent) {
@@ -157,18 +165,25 @@ impl Telemetry {
     }
 
     fn count_money(&self, trace: &Trace) {
-        let [completed, released, replayed] = &self.payments;
-        match trace.end() {
-            Ended::Completed if trace.charged().0 > 0 => {
-                completed.increment(1);
-                let split = self.fee_rate.split(trace.charged());
-                for (entry, amount) in self.ledger.iter().zip([split.charged, split.seller, split.fee]) {
-                    entry.increment(u64::try_from(amount.0).unwrap_or_default());
-                }
+        let Some((rail, fee_rate)) = trace.money() else { return };
+        let result = match trace.end() {
+            Ended::Completed => 0,
+            Ended::Released => 1,
+            Ended::Replayed => 2,
+            Ended::Pending => 3,
+            // Whatever refused it says so by its code.
+            Ended::Refused => return,
+        };
+        let place = RAILS.iter().position(|known| *known == rail);
+        let results = place.and_then(|place| self.payments.get(place));
+        if let Some(counter) = results.and_then(|results| results.get(result)) {
+            counter.increment(1);
+        }
+        if trace.end() == Ended::Completed {
+            let split = fee_rate.split(trace.charged());
+            for (entry, amount) in self.ledger.iter().zip([split.charged, split.seller, split.fee]) {
+                entry.increment(u64::try_from(amount.0).unwrap_or_default());
             }
-            Ended::Released => released.increment(1),
-            Ended::Replayed => replayed.increment(1),
-            _ => {}
         }
     }
 }
@@ -182,23 +197,15 @@ impl Drop for Inflight {
     }
 }
 
-fn describe() {
-    describe_counter!("crochet_gateway_requests_total", "Gateway calls, by outcome and class of the answer's status.");
-    describe_histogram!("crochet_gateway_request_duration_seconds", "Time of a gateway call, by phase.");
-    describe_gauge!("crochet_gateway_inflight", "Gateway calls being worked on.");
-    describe_counter!("crochet_payments_total", "Payments, by provider and what became of them.");
-    describe_counter!("crochet_ledger_micros_total", "Micros posted by completed calls, by entry type.");
-    describe_counter!("crochet_rate_limited_total", "Requests refused for their rate, by scope.");
-    describe_gauge!("crochet_actor_active", "Listing actors on this node.");
-    describe_counter!("crochet_actor_restarts_total", "Listing actors that died and were replaced.");
-    describe_counter!("crochet_actor_messages_total", "Messages that listing actors handled.");
-    describe_counter!("crochet_circuit_changes_total", "Circuits that opened, closed or went half-open.");
-    describe_counter!("crochet_free_rows_lost_total", "History rows of free calls that the store did not take.");
-    describe_counter!("crochet_log_lines_lost_total", "Lines of calls that the log did not take.");
+fn build_info() {
     gauge!(
         "crochet_build_info",
         "version" => env!("CARGO_PKG_VERSION"),
         "commit" => option_env!("CROCHET_COMMIT").unwrap_or("unknown"),
     )
     .set(1.0);
+    // Losses are counted from zero: what was never seen cannot be told from what is not there.
+    for name in ["crochet_free_rows_lost_total", "crochet_log_lines_lost_total"] {
+        counter!(name).increment(0);
+    }
 }

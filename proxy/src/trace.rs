@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use actors::refusal::{Code, Refusal};
-use storage::model::{GatewayRequestId, ListingId, Micros, ProfileId};
+use storage::model::{FeeRate, GatewayRequestId, ListingId, Micros, Payment, ProfileId, Rail};
 
 /// A stretch of a call's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Trace {
     seller_status_code: Option<u16>,
     ended: Ended,
     charged: Micros,
+    paid_over: Option<(Rail, FeeRate)>,
+    first_byte: Duration,
     buyer_left: bool,
 }
 
@@ -86,6 +88,8 @@ impl Trace {
             seller_status_code: None,
             ended: Ended::default(),
             charged: Micros::ZERO,
+            paid_over: None,
+            first_byte: Duration::ZERO,
             buyer_left: false,
         }
     }
@@ -127,6 +131,15 @@ impl Trace {
     pub(crate) fn is_request(&mut self, id: GatewayRequestId, attempt: u32) {
         self.request_id = Some(id);
         self.attempt = attempt;
+    }
+
+    /// The seller's answer began, or it failed; the time goes on being the seller's.
+    pub(crate) fn seller_began(&mut self) {
+        self.first_byte = self.mark.elapsed();
+    }
+
+    pub(crate) fn paid_over(&mut self, payment: &Payment) {
+        self.paid_over = Some((payment.quote.rail, payment.quote.fee_rate));
     }
 
     pub(crate) fn seller_answered(&mut self, status: u16) {
@@ -206,6 +219,18 @@ impl Trace {
     #[must_use]
     pub fn charged(&self) -> Micros {
         self.charged
+    }
+
+    /// Which rail the money came over, and the marketplace's share as it was quoted; `None` for a free call.
+    #[must_use]
+    pub fn money(&self) -> Option<(Rail, FeeRate)> {
+        self.paid_over
+    }
+
+    /// How long the seller took to begin its answer.
+    #[must_use]
+    pub fn first_byte(&self) -> Duration {
+        self.first_byte
     }
 
     /// The buyer hung up before the answer was written.

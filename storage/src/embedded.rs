@@ -41,6 +41,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+pub use measures::{OPEN_STATES, OPERATIONS};
 pub use vitals::GUARD_EXIT_CODE;
 
 use self::{
@@ -279,6 +280,15 @@ impl Embedded {
     #[doc(hidden)]
     pub fn tidy(&self) -> StoreResult<()> {
         housekeeping::round(&self.shared)
+    }
+
+    /// How many payments are open, by the place of their state in [`OPEN_STATES`], as the metrics show it now and then.
+    ///
+    /// # Errors
+    /// As the store's reads.
+    #[doc(hidden)]
+    pub fn open_payments(&self) -> StoreResult<[u32; OPEN_STATES.len()]> {
+        housekeeping::count_open(&self.shared)
     }
 
     /// How many commits this store has seen, in all its lives.

@@ -443,3 +443,30 @@ async fn what_is_over_is_tidied_away() {
     let again = Quote { id: PaymentId::mint(now()), ..unpaid };
     assert!(matches!(store.quote_open(again, 9).await, Ok(QuoteOpened::Opened(_))));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_payments_are_counted_by_their_state() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), hand().1).expect("the store opens");
+    let now = UnixMillis(BEGIN);
+    let counts = || {
+        let counts = store.open_payments().expect("counted");
+        storage::embedded::OPEN_STATES.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(), []);
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(open_quote(&store, now).await.expect("quoted"));
+    }
+    call(&store, now).await;
+    assert_eq!(counts(), [("quoted", 5)], "what is completed is not open");
+    let claim = storage::ClaimRequest { owner: store.owner(), request_bytes: 1 };
+    store.payment_fail(ids[0]).await.expect("failed");
+    for id in &ids[1..4] {
+        store.payment_settle(*id, evidence(*id, Micros(1_000_000), now), None).await.expect("settled");
+    }
+    store.payment_claim(ids[1], claim).await.expect("claimed");
+    assert_eq!(counts(), [("quoted", 1), ("settled", 2), ("claimed", 1)]);
+    store.payment_owe(ids[2]).await.expect("owed");
+    assert_eq!(counts(), [("quoted", 1), ("settled", 1), ("claimed", 1)], "what is owed buys no call any more");
+}

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -21,23 +21,28 @@ use parking_lot::Mutex;
 use storage::{
     QuoteIdentity,
     model::{
-        Endpoint, EndpointStatus, Listing, ListingId, ListingStatus, Micros, Offer, Payment, ProfileId, UnixMillis,
+        Endpoint, EndpointLimits, EndpointStatus, Listing, ListingId, ListingStatus, Micros, Offer, Payment, ProfileId,
+        UnixMillis,
     },
 };
 
 use super::{
-    circuit::{Admission, Circuit, CircuitKnobs, CircuitView},
+    circuit::{Admission, Circuit, CircuitKnobs, CircuitView, Counts, Ticket},
     flights::Flights,
+    mailbox::Mailbox,
     slots::Slots,
 };
 use crate::{
     keys::Caller,
+    meters::{Meters, RateScope},
     refusal::{Code, Refusal},
     seller::Signer,
 };
 
-/// Open quotes kept in memory for one listing.
-const QUOTES_MAX: usize = 65_536;
+/// When a busy seller may have room again: calls take moments, not minutes.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// When a seller that paused its endpoint is worth asking again.
+const PAUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// A listing's settings as they stand: replaced whole when something changes.
 pub struct Terms {
@@ -53,12 +58,32 @@ pub struct EndpointTerms {
     pub endpoint: Endpoint,
     /// Its requests, signed.
     pub signer: Arc<Signer>,
-    rate: Option<DefaultDirectRateLimiter>,
-    buyer_rate: Option<DefaultKeyedRateLimiter<ProfileId>>,
+    pub(super) rates: Arc<Rates>,
+}
+
+/// The seller's own rates.
+pub(super) struct Rates {
+    all: Option<DefaultDirectRateLimiter>,
+    pub(super) per_buyer: Option<DefaultKeyedRateLimiter<ProfileId>>,
+}
+
+impl Rates {
+    fn new(limits: &EndpointLimits) -> Self {
+        let per_second = |rate: u32| Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN));
+        let all = limits.requests_per_second.map(|rate| {
+            let burst = NonZeroU32::new(limits.burst.unwrap_or(rate)).unwrap_or(NonZeroU32::MIN);
+            DefaultDirectRateLimiter::direct(per_second(rate).allow_burst(burst))
+        });
+        let per_buyer =
+            limits.requests_per_second_per_buyer.map(|rate| DefaultKeyedRateLimiter::keyed(per_second(rate)));
+        Self { all, per_buyer }
+    }
 }
 
 impl EndpointTerms {
-    fn new(endpoint: Endpoint) -> Option<Self> {
+    /// Prepares an endpoint. What is left of its rates stays when its limits stay: a seller cannot be called faster by
+    /// changing its listing's name.
+    fn new(endpoint: Endpoint, before: Option<&Self>) -> Option<Self> {
         let signer = match Signer::new(&endpoint) {
             Ok(signer) => Arc::new(signer),
             Err(error) => {
@@ -66,15 +91,11 @@ impl EndpointTerms {
                 return None;
             }
         };
-        let limits = endpoint.limits;
-        let per_second = |rate: u32| Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN));
-        let rate = limits.requests_per_second.map(|rate| {
-            let burst = NonZeroU32::new(limits.burst.unwrap_or(rate)).unwrap_or(NonZeroU32::MIN);
-            DefaultDirectRateLimiter::direct(per_second(rate).allow_burst(burst))
-        });
-        let buyer_rate =
-            limits.requests_per_second_per_buyer.map(|rate| DefaultKeyedRateLimiter::keyed(per_second(rate)));
-        Some(Self { endpoint, signer, rate, buyer_rate })
+        let rates = match before {
+            Some(before) if before.endpoint.limits == endpoint.limits => before.rates.clone(),
+            _ => Arc::new(Rates::new(&endpoint.limits)),
+        };
+        Some(Self { endpoint, signer, rates })
     }
 
     /// How long the seller may take.
@@ -95,38 +116,96 @@ pub(crate) struct OpenQuote {
 pub struct Gate {
     id: ListingId,
     terms: ArcSwap<Terms>,
-    slots: Slots,
-    circuit: Mutex<Circuit>,
+    pub(super) slots: Slots,
+    pub(super) circuit: Mutex<Circuit>,
     pub(crate) flights: Arc<Flights>,
     quotes: DashMap<QuoteIdentity, OpenQuote>,
+    quotes_max: usize,
     last_used: AtomicU64,
+    calls: AtomicU64,
+    is_stale: AtomicBool,
+    publishing: Mutex<()>,
     clock: QuantaClock,
-    pub(crate) mailbox: Mutex<Option<actix::Addr<super::ListingActor>>>,
+    meters: Arc<Meters>,
+    pub(crate) mailbox: Mailbox,
+}
+
+/// What operators see of a gate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GateView {
+    pub(crate) circuit: CircuitView,
+    pub(crate) counts: Counts,
+    pub(crate) taken: u32,
+    pub(crate) waiting: usize,
+    pub(crate) flights: usize,
+    pub(crate) open_quotes: usize,
+    pub(crate) calls: u64,
+    pub(crate) is_stale: bool,
 }
 
 impl Gate {
-    pub(crate) fn new(offer: Offer, knobs: &config::Actors, now: UnixMillis) -> Self {
+    /// `flights`: the payments in flight of this listing, which outlive any gate.
+    pub(crate) fn new(
+        offer: Offer,
+        knobs: &config::Actors,
+        flights: Arc<Flights>,
+        meters: Arc<Meters>,
+        now: UnixMillis,
+    ) -> Self {
         Self {
             id: offer.listing.id,
-            terms: ArcSwap::from_pointee(Self::prepare(offer)),
+            terms: ArcSwap::from_pointee(Self::prepare(offer, None)),
             slots: Slots::new(knobs.waiting_room, knobs.waiting_time),
             circuit: Mutex::new(Circuit::new(CircuitKnobs::from(knobs))),
-            flights: Arc::default(),
+            flights,
             quotes: DashMap::new(),
+            quotes_max: knobs.gate_quotes_max,
             last_used: AtomicU64::new(now.0),
+            calls: AtomicU64::new(0),
+            is_stale: AtomicBool::new(false),
+            publishing: Mutex::default(),
             clock: QuantaClock::default(),
-            mailbox: Mutex::new(None),
+            meters,
+            mailbox: Mailbox::default(),
         }
     }
 
-    fn prepare(offer: Offer) -> Terms {
-        Terms { listing: offer.listing, endpoint: offer.endpoint.and_then(EndpointTerms::new) }
+    fn prepare(offer: Offer, before: Option<&Terms>) -> Terms {
+        let before = before.and_then(|terms| terms.endpoint.as_ref());
+        let endpoint = offer.endpoint.and_then(|endpoint| EndpointTerms::new(endpoint, before));
+        Terms { listing: offer.listing, endpoint }
     }
 
-    /// Publishes new settings; calls under way keep what they began with. The seller's rate starts full again.
+    /// Publishes new settings; calls under way keep what they began with. An endpoint that moved starts with a closed
+    /// circuit: the failures were another one's.
+    /// Of two that were read at once the older one comes to nothing.
     pub(crate) fn publish(&self, offer: Offer) {
-        self.terms.store(Arc::new(Self::prepare(offer)));
+        let _one = self.publishing.lock();
+        let before = self.terms.load_full();
+        let version = before.endpoint.as_ref().map(|endpoint| endpoint.endpoint.version);
+        let is_older = offer.listing.version < before.listing.version
+            || offer.endpoint.as_ref().is_some_and(|endpoint| Some(endpoint.version) < version);
+        if is_older {
+            return;
+        }
+        let terms = Self::prepare(offer, Some(&before));
+        let target = |terms: &Terms| terms.endpoint.as_ref().map(|endpoint| endpoint.signer.target().clone());
+        if target(&before) != target(&terms) {
+            self.circuit.lock().renew();
+        }
+        self.terms.store(Arc::new(terms));
         self.quotes.clear();
+        self.is_stale.store(false, Ordering::Release);
+    }
+
+    /// What is published may be old: it is read anew before the next call uses it.
+    pub(crate) fn mark_stale(&self) {
+        self.is_stale.store(true, Ordering::Release);
+    }
+
+    /// Whether the settings must be read anew.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.is_stale.load(Ordering::Acquire)
     }
 
     /// Which listing.
@@ -150,7 +229,7 @@ impl Gate {
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.slots.taken() > 0 || self.flights.len() > 0
+        self.slots.taken() > 0 || self.slots.waiting() > 0 || self.flights.len() > 0
     }
 
     /// The circuit as it stands.
@@ -159,10 +238,33 @@ impl Gate {
         self.circuit.lock().view(now)
     }
 
-    /// Calls running towards the seller.
-    #[must_use]
-    pub fn running(&self) -> u32 {
-        self.slots.taken()
+    /// What operators see.
+    pub(crate) fn view(&self, now: UnixMillis) -> GateView {
+        let (circuit, counts) = {
+            let circuit = self.circuit.lock();
+            (circuit.view(now), circuit.counts(now))
+        };
+        GateView {
+            circuit,
+            counts,
+            taken: self.slots.taken(),
+            waiting: self.slots.waiting(),
+            flights: self.flights.len(),
+            open_quotes: self.quotes.len(),
+            calls: self.calls.load(Ordering::Relaxed),
+            is_stale: self.is_stale(),
+        }
+    }
+
+    /// Lets go of what is over: quotes that expired, rates of buyers that are full again.
+    pub(crate) fn tidy(&self, now: UnixMillis) {
+        self.quotes.retain(|_, quote| quote.payment.is_open(now));
+        if let Some(endpoint) = &self.terms().endpoint
+            && let Some(rate) = &endpoint.rates.per_buyer
+        {
+            rate.retain_recent();
+            rate.shrink_to_fit();
+        }
     }
 
     /// Row 8: could a call be sold now? Nothing is taken.
@@ -178,27 +280,28 @@ impl Gate {
         }
         let endpoint = terms.endpoint.as_ref().ok_or(Code::ListingUnavailable)?;
         if endpoint.endpoint.status == EndpointStatus::Paused {
-            return Err(Refusal::from(Code::SellerPaused).retry_after(Duration::from_secs(60)));
+            return Err(Refusal::from(Code::SellerPaused).retry_about(PAUSED_PAUSE));
         }
         // A half-open circuit is probed by calls that were paid before; a free one is nobody's money.
         match self.circuit(now) {
             CircuitView::Closed => {}
             CircuitView::HalfOpen if terms.listing.price == Micros::ZERO => {}
             CircuitView::HalfOpen => {
-                return Err(Refusal::from(Code::SellerCircuitOpen).retry_after(Duration::from_secs(1)));
+                return Err(Refusal::from(Code::SellerCircuitOpen).retry_about(BUSY_PAUSE));
             }
-            CircuitView::Open(left) => return Err(Refusal::from(Code::SellerCircuitOpen).retry_after(left)),
+            CircuitView::Open(left) => return Err(Refusal::from(Code::SellerCircuitOpen).retry_no_sooner(left)),
         }
         if !self.slots.has_room(endpoint.endpoint.limits.max_concurrency) {
-            return Err(Refusal::from(Code::SellerBusy).retry_after(Duration::from_secs(1)));
+            return Err(Refusal::from(Code::SellerBusy).retry_about(BUSY_PAUSE));
         }
         Ok(())
     }
 
-    /// Row 11: the seller's rate, the circuit, a slot or a place in the waiting room. The permit gives the slot back.
+    /// Row 11: the circuit, the seller's rate, a slot or a place in the waiting room. The permit gives the slot back,
+    /// and the probe of a half-open circuit when nothing came of it. An open circuit takes nothing off the rate.
     ///
     /// # Errors
-    /// `ListingUnavailable`, `SellerPaused`, `SellerRateLimited`, `SellerCircuitOpen`, `SellerBusy`.
+    /// `ListingUnavailable`, `SellerPaused`, `SellerCircuitOpen`, `RateLimited`, `SellerBusy`.
     pub(crate) async fn admit(
         self: &Arc<Self>,
         terms: Arc<Terms>,
@@ -207,46 +310,39 @@ impl Gate {
     ) -> Result<Permit, Refusal> {
         let endpoint = terms.endpoint.as_ref().ok_or(Code::ListingUnavailable)?;
         if endpoint.endpoint.status == EndpointStatus::Paused {
-            return Err(Refusal::from(Code::SellerPaused).retry_after(Duration::from_secs(60)));
+            return Err(Refusal::from(Code::SellerPaused).retry_about(PAUSED_PAUSE));
         }
-        self.check_rate(endpoint, buyer)?;
-        let is_probe = match self.circuit.lock().admit(now) {
-            Admission::Pass => false,
-            Admission::Probe => true,
-            Admission::Wait(left) => return Err(Refusal::from(Code::SellerCircuitOpen).retry_after(left)),
+        let ticket = match self.circuit.lock().admit(now) {
+            Admission::Pass(ticket) => ticket,
+            Admission::Wait(left) => return Err(Refusal::from(Code::SellerCircuitOpen).retry_no_sooner(left)),
         };
-        let limit = endpoint.endpoint.limits.max_concurrency;
         let mut permit =
-            Permit { gate: self.clone(), terms: terms.clone(), is_probe, holds_slot: false, is_recorded: false };
-        permit.holds_slot = self.slots.take(limit).await;
+            Permit { gate: self.clone(), terms: terms.clone(), ticket, holds_slot: false, is_recorded: false };
+        self.check_rate(endpoint, buyer)?;
+        permit.holds_slot = self.slots.take(endpoint.endpoint.limits.max_concurrency).await;
         if !permit.holds_slot {
-            return Err(Refusal::from(Code::SellerBusy).retry_after(Duration::from_secs(1)));
+            return Err(Refusal::from(Code::SellerBusy).retry_about(BUSY_PAUSE));
         }
+        self.calls.fetch_add(1, Ordering::Relaxed);
         Ok(permit)
     }
 
     /// A test by the owner as the probe of a circuit that waits for one; `None` when it waits for none.
     pub(crate) fn probe(self: &Arc<Self>, now: UnixMillis) -> Option<Permit> {
-        let admission = self.circuit.lock().admit(now);
+        let Admission::Pass(ticket) = self.circuit.lock().admit(now) else { return None };
         let (gate, terms) = (self.clone(), self.terms());
-        (admission == Admission::Probe).then(|| Permit {
-            gate,
-            terms,
-            is_probe: true,
-            holds_slot: false,
-            is_recorded: false,
-        })
+        ticket.is_probe().then(|| Permit { gate, terms, ticket, holds_slot: false, is_recorded: false })
     }
 
     fn check_rate(&self, endpoint: &EndpointTerms, buyer: ProfileId) -> Result<(), Refusal> {
         let limited = |wait: Duration| {
-            metrics::counter!("crochet_rate_limited_total", "scope" => "seller").increment(1);
-            Refusal::from(Code::RateLimited).detail("scope", "seller").retry_after(wait)
+            self.meters.rates.limited(RateScope::Seller);
+            Refusal::from(Code::RateLimited).detail("scope", RateScope::Seller.name()).retry_no_sooner(wait)
         };
-        if let Some(rate) = &endpoint.buyer_rate {
+        if let Some(rate) = &endpoint.rates.per_buyer {
             rate.check_key(&buyer).map_err(|wait| limited(wait.wait_time_from(self.clock.now())))?;
         }
-        if let Some(rate) = &endpoint.rate {
+        if let Some(rate) = &endpoint.rates.all {
             rate.check().map_err(|wait| limited(wait.wait_time_from(self.clock.now())))?;
         }
         Ok(())
@@ -258,8 +354,8 @@ impl Gate {
     }
 
     pub(crate) fn remember_quote(&self, payment: &Arc<Payment>, offer: Bytes) {
-        if self.quotes.len() >= QUOTES_MAX {
-            crate::bound::make_room(&self.quotes, QUOTES_MAX);
+        if self.quotes.len() >= self.quotes_max {
+            crate::bound::make_room(&self.quotes, self.quotes_max);
         }
         let identity = QuoteIdentity::from(payment.quote.as_ref());
         self.quotes.insert(identity, OpenQuote { payment: payment.clone(), offer });
@@ -269,18 +365,18 @@ impl Gate {
         self.quotes.remove(&QuoteIdentity::from(payment.quote.as_ref()));
     }
 
-    fn record(&self, now: UnixMillis, failed: bool, was_probe: bool) {
+    pub(super) fn record(&self, now: UnixMillis, failed: bool, ticket: Ticket) {
         let mut jitter = [0];
         if failed {
             // Only a failure may open the circuit; without randomness all pauses are alike, and that is all.
             let _ = getrandom::fill(&mut jitter);
         }
         let [jitter] = jitter;
-        let changed = self.circuit.lock().record(now, failed, was_probe, jitter);
+        let changed = self.circuit.lock().record(now, failed, ticket, jitter);
         if changed {
             let view = self.circuit(now);
             tracing::info!(listing = %self.id, circuit = view.name(), "circuit changed");
-            metrics::counter!("crochet_circuit_changes_total", "state" => view.name()).increment(1);
+            self.meters.circuit(view != CircuitView::Closed);
         }
     }
 }
@@ -289,7 +385,7 @@ impl Gate {
 pub struct Permit {
     gate: Arc<Gate>,
     terms: Arc<Terms>,
-    is_probe: bool,
+    ticket: Ticket,
     holds_slot: bool,
     is_recorded: bool,
 }
@@ -312,14 +408,14 @@ impl Permit {
     /// Tells the circuit how the call ended on the seller's side.
     pub fn record(&mut self, now: UnixMillis, seller_failed: bool) {
         self.is_recorded = true;
-        self.gate.record(now, seller_failed, self.is_probe);
+        self.gate.record(now, seller_failed, self.ticket);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.is_probe && !self.is_recorded {
-            self.gate.circuit.lock().abandon_probe(self.gate.idle_since());
+        if self.ticket.is_probe() && !self.is_recorded {
+            self.gate.circuit.lock().abandon_probe(self.ticket);
         }
         if self.holds_slot {
             self.gate.slots.give_back();

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     keys::Caller,
+    meters::PaymentMet,
     payments::{Checked, Verified, verify},
     refusal::{Code, Refusal, SellerCalled},
     world::World,
@@ -173,8 +174,7 @@ impl ListingHandle {
     }
 
     async fn rail_says(&self, payment: &Arc<Payment>, wait: Duration) -> Result<Checked, Refusal> {
-        let provider = self.world.rails.of(payment.quote.rail)?;
-        match provider.check(&payment.quote).await? {
+        match self.world.check_rail(&payment.quote).await? {
             Checked::Pending(_) if !wait.is_zero() => {
                 let question = |reply| Question::Settlement(payment.clone(), wait, reply);
                 super::ask(&self.world, &self.gate, question).await?
@@ -209,6 +209,7 @@ impl ListingHandle {
             Checked::Failed => self.failed(ask, &payment).await,
             Checked::Pending(_) if payment.is_expired(now) => {
                 self.gate.forget_quote(&payment);
+                self.world.meters.payment(payment.quote.rail, PaymentMet::Expired);
                 Err(self.fresh_quote(ask, Code::PaymentExpired).await.payment_expired())
             }
             Checked::Pending(after) => Ok(PaymentFound::Pending(payment, after)),
@@ -217,6 +218,7 @@ impl ListingHandle {
 
     async fn failed(&self, ask: &Ask<'_>, payment: &Payment) -> Result<PaymentFound, Refusal> {
         self.world.store.payment_fail(payment.quote.id).await?;
+        self.world.meters.payment(payment.quote.rail, PaymentMet::Failed);
         self.gate.forget_quote(payment);
         Err(self.fresh_quote(ask, Code::PaymentFailed).await.payment_state(PaymentState::Failed))
     }
@@ -230,6 +232,7 @@ impl ListingHandle {
         self.gate.forget_quote(payment);
         match self.world.store.payment_settle(payment.quote.id, evidence, None).await? {
             SettleOutcome::Recorded { settled: Settled::Underpaid { missing }, payment, .. } => {
+                self.world.meters.payment(payment.quote.rail, PaymentMet::Underpaid);
                 let refusal = self.fresh_quote(ask, Code::PaymentUnderpaid).await;
                 Err(refusal.payment_state(payment.progress.state).detail("missing_micros", missing.0))
             }
@@ -270,6 +273,7 @@ impl ListingHandle {
         if self.terms.listing.status != ListingStatus::Active {
             ready.record().await?;
             ready.owe().await?;
+            self.world.meters.payment(ready.payment().quote.rail, PaymentMet::Owed);
             return Err(Refusal::from(Code::PaymentClosed).payment_state(PaymentState::Owed));
         }
         let now = self.world.clock.now();

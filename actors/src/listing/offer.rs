@@ -15,7 +15,10 @@ use super::{
     handle::{Ask, ListingHandle, PaymentFound, in_progress, paid_by_nothing},
     purchase::{ClaimFound, ReadyPayment},
 };
-use crate::refusal::{Code, Refusal};
+use crate::{
+    meters::PaymentMet,
+    refusal::{Code, Refusal},
+};
 
 impl ListingHandle {
     /// Rows 8 and 9: could the call be sold now, and for what. Always a refusal: the 402 is the best of them.
@@ -105,8 +108,7 @@ impl ListingHandle {
         let question = |reply| Question::Quote(Box::new(quote.clone()), cap, reply);
         match ask(&self.world, &self.gate, question).await?? {
             QuoteOpened::Opened(payment) => {
-                metrics::counter!("crochet_payments_total", "provider" => quote.rail.name(), "result" => "quoted")
-                    .increment(1);
+                self.world.meters.payment(quote.rail, PaymentMet::Quoted);
                 Ok(payment)
             }
             QuoteOpened::Exists(payment) => Ok(payment),
@@ -143,6 +145,7 @@ impl ListingHandle {
         let flight = self.gate.flights.take(quote.id).map_err(|_| in_progress(PaymentState::Quoted))?;
         match self.world.store.quote_open(quote, self.world.config.payments.open_quotes_max).await? {
             QuoteOpened::Opened(payment) => {
+                self.world.meters.payment(Rail::Free, PaymentMet::Quoted);
                 let evidence = paid_by_nothing(payment.quote.id, self.world.clock.now());
                 let (world, gate) = (self.world.clone(), self.gate.clone());
                 let ready = ReadyPayment::new(world, gate, payment, Some(evidence), flight);

@@ -15,6 +15,7 @@ use super::{
     handle::{in_progress, is_unkept},
 };
 use crate::{
+    meters::PaymentMet,
     refusal::{Code, Refusal, SellerCalled},
     world::World,
 };
@@ -156,7 +157,8 @@ impl ReadyPayment {
                 },
             }
         }
-        Err(error.into())
+        // As it was found: nothing that was asked for since is known to be written, and the seller was not called.
+        Err(Refusal::from(error).payment_state(self.payment.progress.state))
     }
 
     fn proof_used(&self, other: PaymentId) -> Refusal {
@@ -239,7 +241,12 @@ impl PaymentClaim {
     /// # Errors
     /// As [`PaymentClaim::complete`].
     pub async fn release(self, facts: CallFacts) -> Result<Arc<Payment>, Refusal> {
-        self.finish(Finish::Release(facts, AttemptStatus::Released)).await
+        let world = self.world.clone();
+        let payment = self.finish(Finish::Release(facts, AttemptStatus::Released)).await?;
+        if payment.progress.state == PaymentState::Owed {
+            world.meters.payment(payment.quote.rail, PaymentMet::Owed);
+        }
+        Ok(payment)
     }
 
     async fn finish(mut self, finish: Finish) -> Result<Arc<Payment>, Refusal> {

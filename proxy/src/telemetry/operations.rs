@@ -14,12 +14,14 @@ use std::{
 use actors::Actors;
 use config::Config;
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
 
+use super::scrape;
 use crate::admin::{
     channel::{self, Counter},
     order::Desk,
@@ -52,6 +54,8 @@ struct Operations {
     metrics: PrometheusHandle,
     readiness: Readiness,
     actors: Actors,
+    busiest: usize,
+    debug_max: usize,
     counter: Counter,
 }
 
@@ -79,7 +83,14 @@ pub fn serve(
     let path = &config.storage.path;
     let desk = Desk::new(actors.store().clone(), Some(actors.clone()), actors.clock().clone(), path);
     let counter = Counter::open(desk, path, address)?;
-    let operations = Arc::new(Operations { metrics, readiness, actors, counter });
+    let operations = Arc::new(Operations {
+        metrics,
+        readiness,
+        actors,
+        busiest: config.telemetry.busiest_listings,
+        debug_max: config.telemetry.debug_listings_max,
+        counter,
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("operations".into()).spawn(move || {
         runtime.block_on(async {
@@ -136,17 +147,45 @@ impl Operations {
     fn route(&self, path: &str) -> (&'static str, &'static str, String) {
         const TEXT: &str = "text/plain; charset=utf-8";
         match path {
-            "/metrics" => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", self.metrics.render()),
-            "/livez" => ("200 OK", TEXT, "alive\n".into()),
-            "/readyz" => match self.actors.health().store {
-                _ if !self.readiness.is_ready() => ("503 Service Unavailable", TEXT, "not ready\n".into()),
-                Some(reason) => ("503 Service Unavailable", TEXT, format!("store: {reason}\n")),
-                None => ("200 OK", TEXT, "ready\n".into()),
-            },
-            "/debug/state" => ("200 OK", "application/json", self.actors.debug_state().to_string()),
+            "/metrics" => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", self.metrics()),
+            "/livez" => verdict("alive", &self.reasons_to_end()),
+            "/readyz" => verdict("ready", &self.reasons_to_wait()),
+            "/debug/state" => ("200 OK", "application/json", self.actors.debug_state(self.debug_max).to_string()),
             _ => ("404 Not Found", TEXT, "/metrics /livez /readyz /debug/state\n".into()),
         }
     }
+}
+
+impl Operations {
+    fn metrics(&self) -> String {
+        let mut page = self.metrics.render();
+        let is_ready = self.reasons_to_wait().is_empty();
+        scrape::append(&mut page, &self.actors, is_ready, self.busiest);
+        page
+    }
+
+    /// What only a new process mends.
+    fn reasons_to_end(&self) -> Vec<String> {
+        let dead = !self.actors.health().has_actors;
+        dead.then(|| "the threads of the listing actors have ended".to_string()).into_iter().collect()
+    }
+
+    /// Why no work should be sent here now.
+    fn reasons_to_wait(&self) -> Vec<String> {
+        let mut reasons = self.reasons_to_end();
+        if !self.readiness.is_ready() {
+            reasons.push("it has not begun to serve, or is ending".into());
+        }
+        reasons.extend(self.actors.health().store.map(|reason| format!("store: {reason}")));
+        reasons
+    }
+}
+
+/// 200 when nothing speaks against it, else 503 with the reasons.
+fn verdict(word: &str, reasons: &[String]) -> (&'static str, &'static str, String) {
+    let status = if reasons.is_empty() { "200 OK" } else { "503 Service Unavailable" };
+    let body = json!({ word: reasons.is_empty(), "reasons": reasons });
+    (status, "application/json", format!("{body}\n"))
 }
 
 /// A request, whole; `None` for what is none, or too long.

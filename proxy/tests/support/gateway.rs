@@ -14,6 +14,8 @@ pub struct Gateway {
     pub operations: String,
     directory: TempDir,
     knobs: Vec<(String, String)>,
+    /// A shell's commands that end with `exec "$@"`; empty: none.
+    wrapper: String,
 }
 
 impl Gateway {
@@ -23,9 +25,16 @@ impl Gateway {
 
     /// Starts with more knobs: `("CROCHET__PROXY__HOLD_BYTES", "4KiB")`.
     pub fn with(knobs: &[(&str, &str)]) -> Self {
+        Self::wrapped("", knobs)
+    }
+
+    /// Starts by way of a shell, whose commands end with `exec "$@"`; the data directory is `$DATA`.
+    pub fn wrapped(wrapper: &str, knobs: &[(&str, &str)]) -> Self {
         let knobs = knobs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
         let directory = TempDir::new().expect("temporary directory");
-        let mut gateway = Self { child: None, url: String::new(), operations: String::new(), directory, knobs };
+        let wrapper = wrapper.to_string();
+        let mut gateway =
+            Self { child: None, url: String::new(), operations: String::new(), directory, knobs, wrapper };
         gateway.spawn();
         gateway
     }
@@ -37,7 +46,11 @@ impl Gateway {
 
     fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crochet"));
+        let binary = env!("CARGO_BIN_EXE_crochet");
+        let mut command = Command::new(if self.wrapper.is_empty() { binary } else { "sh" });
+        if !self.wrapper.is_empty() {
+            command.args(["-c", &self.wrapper, "sh", binary]).env("DATA", self.directory.path().join("data"));
+        }
         command
             .arg("serve")
             .env("CROCHET__STORAGE__PATH", self.directory.path().join("data"))

@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod gateway;
+pub mod operations;
 pub mod script;
 pub mod seller;
 pub mod tls;

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{Operation, Shared, draft::Draft, keys, spending, steps};
+use super::{OPEN_STATES, Operation, Shared, codec, draft::Draft, keys, measures::open_state, spending, steps};
 use crate::{
     error::{StoreError, StoreResult},
-    model::{Payment, PaymentId, PaymentState, UnixMillis},
+    model::{Payment, PaymentId, PaymentState, Progress, UnixMillis},
 };
 
 /// How often the store is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// A round of dropping after so many looks.
 const LOOKS_PER_ROUND: u32 = 5;
+/// Open payments are counted after so many looks, and so many of them at most: it is a figure, not a book.
+const LOOKS_PER_COUNT: u32 = 30;
+const COUNT_MAX: usize = 100_000;
 /// Rows that one step drops.
 const STEP_ROWS: usize = 256;
 /// Steps of one kind in one round: dropping never takes more than a share of the commits.
@@ -26,6 +29,12 @@ pub(crate) fn run(shared: &Shared) {
     while !shared.vitals.stopped_within(LOOK) {
         shared.side_file_write();
         journals = look(shared, journals);
+        if looks.is_multiple_of(LOOKS_PER_COUNT) {
+            match count_open(shared) {
+                Ok(counts) => shared.measures.open_payments(counts),
+                Err(error) => warn!(%error, "open payments could not be counted"),
+            }
+        }
         looks = looks.wrapping_add(1);
         // Nothing is lost when a round fails: the next one finds the same rows.
         if looks.is_multiple_of(LOOKS_PER_ROUND)
@@ -49,6 +58,28 @@ fn look(shared: &Shared, journals: usize) -> usize {
         warn!(%error, "memtables could not be flushed");
         journals
     })
+}
+
+/// Counts the payments that are open, by the place of their state in [`OPEN_STATES`].
+pub(crate) fn count_open(shared: &Shared) -> StoreResult<[u32; OPEN_STATES.len()]> {
+    let engine = shared.engine()?;
+    let mut counts = [0u32; OPEN_STATES.len()];
+    let mut count = |state: &PaymentState| {
+        if let Some(count) = open_state(state).and_then(|place| counts.get_mut(place)) {
+            *count = count.saturating_add(1);
+        }
+    };
+    for found in engine.scan(&keys::deltas()).take(COUNT_MAX) {
+        let progress: Progress = codec::decode("progress of a payment", &found?.1)?;
+        count(&progress.state);
+    }
+    for found in engine.scan(&keys::unpaid_range(shared.now(), UnixMillis(u64::MAX))).take(COUNT_MAX) {
+        // One whose payment failed waits here for its deletion; its value is longer.
+        if codec::decode_id("unpaid quote", &found?.1).is_ok() {
+            count(&PaymentState::Quoted);
+        }
+    }
+    Ok(counts)
 }
 
 /// Drops what is due.

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use metrics::{Histogram, histogram};
+use metrics::{Gauge, Histogram, gauge, histogram};
+
+use crate::model::PaymentState;
 
 macro_rules! operations {
     ($($variant:ident = $name:literal),* $(,)?) => {
@@ -10,7 +12,8 @@ macro_rules! operations {
         #[derive(Clone, Copy)]
         pub(crate) enum Operation { $($variant),* }
 
-        const NAMES: &[&str] = &[$($name),*];
+        /// The names of all operations, as metrics have them.
+        pub const OPERATIONS: &[&str] = &[$($name),*];
     };
 }
 
@@ -91,10 +94,14 @@ operations!(
     Housekeeping = "housekeeping",
 );
 
+/// The states of payments that are counted as open, as metrics name them: those that still may buy a call.
+pub const OPEN_STATES: [&str; 4] = ["quoted", "pending", "settled", "claimed"];
+
 /// The handles.
 pub(crate) struct Measures {
     durations: Vec<Histogram>,
     group: Histogram,
+    open: [Gauge; OPEN_STATES.len()],
 }
 
 impl Measures {
@@ -102,8 +109,9 @@ impl Measures {
     pub(crate) fn new(backend: &'static str) -> Self {
         let duration = |name: &&'static str| histogram!("crochet_store_operation_duration_seconds", "backend" => backend, "operation" => *name);
         Self {
-            durations: NAMES.iter().map(duration).collect(),
+            durations: OPERATIONS.iter().map(duration).collect(),
             group: histogram!("crochet_store_group_commit_size", "backend" => backend),
+            open: OPEN_STATES.map(|state| gauge!("crochet_payments_open", "state" => state)),
         }
     }
 
@@ -112,10 +120,22 @@ impl Measures {
         Timing { histogram: self.durations.get(operation as usize), begun: Instant::now() }
     }
 
+    /// Notes how many payments are open, by the place of their state in [`OPEN_STATES`].
+    pub(crate) fn open_payments(&self, counts: [u32; OPEN_STATES.len()]) {
+        for (gauge, count) in self.open.iter().zip(counts) {
+            gauge.set(f64::from(count));
+        }
+    }
+
     /// Notes how many steps one commit held.
     pub(crate) fn group(&self, steps: usize) {
         self.group.record(f64::from(u32::try_from(steps).unwrap_or(u32::MAX)));
     }
+}
+
+/// The place of a state in [`OPEN_STATES`]; `None`: it buys no call any more.
+pub(crate) fn open_state(state: &PaymentState) -> Option<usize> {
+    OPEN_STATES.iter().position(|name| *name == state.name())
 }
 
 /// An operation on its way; its end is noted by the drop.
