@@ -87,7 +87,7 @@ pub struct Caller {
     /// What it pays in when it does not say: the chain of its default payment wallet, else USDC.
     pub default_currency: OriginCurrency,
     /// When its use was last noted, in Unix milliseconds.
-    noted_at: AtomicU64,
+    pub(crate) noted_at: AtomicU64,
 }
 
 impl Caller {

@@ -6,7 +6,8 @@ use super::*;
 const OWN: &str = "https://gateway.example.org";
 
 fn rules(file: &str, site: &str) -> Vetting {
-    Vetting::new(&Config::from_parts(Some(file), []).expect("a good configuration"), site)
+    let key = ("CROCHET__STORAGE__MASTER_KEY".to_string(), "07".repeat(32));
+    Vetting::new(&Config::from_parts(Some(file), [key]).expect("a good configuration"), site)
 }
 
 fn production_rules() -> Vetting {

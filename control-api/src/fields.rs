@@ -11,7 +11,8 @@ use serde::{
 use serde_json::value::RawValue;
 use storage::model::Micros;
 
-const REPORTED_MAX: usize = 64;
+/// Of what is wrong so many are named: a refusal is not larger by orders than what it refuses.
+pub(crate) const REPORTED_MAX: usize = 64;
 const NAME_MAX: usize = 64;
 
 /// A field of a change: left as it is, cleared, or set.

@@ -7,14 +7,14 @@ pub(crate) mod challenge;
 pub(crate) mod claim;
 pub(crate) mod humans;
 pub(crate) mod me;
-mod nonce;
+pub(crate) mod nonce;
 pub(crate) mod password;
 pub(crate) mod pow;
 mod proof;
 pub(crate) mod recover;
 pub(crate) mod register;
 pub(crate) mod sessions;
-mod signature;
+pub(crate) mod signature;
 pub(crate) mod wallets;
 
 pub(crate) use challenge::Challenges;

@@ -11,6 +11,8 @@ mod docs;
 mod door;
 mod extract;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod identity;
 mod ops;

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, str::FromStr
 use actors::refusal::{Code, Refusal};
 use storage::model::{Micros, UnixMillis};
 
+use crate::fields::REPORTED_MAX;
+
 /// Parameters that have not been read yet, and what is wrong with those that have.
 #[derive(Debug, Default)]
 pub(crate) struct Query {
@@ -33,7 +35,8 @@ impl Query {
             return Ok(taken);
         }
         let refusal = Refusal::from(Code::ValidationFailed);
-        Err(query.wrong.iter().fold(refusal, |refusal, (name, reason)| refusal.field(name, reason)))
+        let reported = query.wrong.iter().take(REPORTED_MAX);
+        Err(reported.fold(refusal, |refusal, (name, reason)| refusal.field(name, reason)))
     }
 
     /// Notes that a parameter is wrong.
@@ -141,6 +144,12 @@ mod tests {
     fn what_is_absent_has_its_default() {
         let read = Query::read("", |query| (query.limit(), query.moment("from"))).expect("good");
         assert_eq!(read, (20, None));
+    }
+
+    #[test]
+    fn of_thousands_that_are_wrong_some_are_named() {
+        let text: String = (0..5_000).map(|n| format!("a{n}=&")).collect();
+        assert_eq!(wrong(&text, |_| ()).len(), REPORTED_MAX);
     }
 
     proptest! {

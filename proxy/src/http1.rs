@@ -221,11 +221,16 @@ where
             }
             let seen = self.buffer.len();
             let is_idle = seen == 0;
+            // From its first bytes on. Most heads come whole, and then the clock is not asked.
+            if !is_idle && deadline.is_none() {
+                deadline = Some(Instant::now() + self.rules.head_timeout);
+            }
             let patience = match deadline {
                 _ if is_idle && self.is_stopping() && !self.is_first => return Next::Closed,
                 _ if is_idle && self.is_stopping() => FIRST_WHEN_STOPPING,
                 _ if is_idle && !self.is_first => self.rules.idle_timeout,
                 _ if is_idle => self.rules.head_timeout,
+                // Never, once there are bytes.
                 None => self.rules.head_timeout,
                 Some(deadline) => Instant::saturating_duration_since(&deadline, Instant::now()),
             };
@@ -238,9 +243,6 @@ where
             // A head that comes in drips is looked at again only where a line has ended.
             look = is_idle || self.buffer.get(seen..).is_some_and(|new| memchr::memchr(b'\n', new).is_some());
             look |= self.buffer.len() >= self.rules.head.max_bytes;
-            if deadline.is_none() && !is_idle {
-                deadline = Some(Instant::now() + self.rules.head_timeout);
-            }
         }
     }
 

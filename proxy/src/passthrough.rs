@@ -144,7 +144,13 @@ fn is_private(head: &Head) -> bool {
 }
 
 fn request_head(head: &Head, body_bytes: usize, client: IpAddr) -> Vec<u8> {
-    let nominated = head.header(Header::Connection).unwrap_or_default();
+    // The field may be there several times; what it may not name is what the request cannot be read without.
+    let options = head.fields().filter(|(name, _)| name.eq_ignore_ascii_case(Header::Connection.name()));
+    let nominated: Vec<&[u8]> = options.flat_map(|(_, value)| value.split(|b| *b == b',')).collect();
+    let is_nominated = |name: &str| {
+        let is = |option: &&[u8]| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
+        !name.eq_ignore_ascii_case(Header::Host.name()) && nominated.iter().any(is)
+    };
     let mut request = Vec::with_capacity(1024 + body_bytes);
     let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| request.extend_from_slice(part));
     push(&[head.method().as_bytes(), b" ", head.path().as_bytes()]);
@@ -153,8 +159,8 @@ fn request_head(head: &Head, body_bytes: usize, client: IpAddr) -> Vec<u8> {
     }
     push(&[b" HTTP/1.1\r\n"]);
     for (name, value) in head.fields() {
-        let is = |other: &str| other.trim().eq_ignore_ascii_case(name);
-        if !DROPPED.iter().any(|dropped| is(dropped)) && !is(CLIENT_ADDRESS) && !nominated.split(',').any(is) {
+        let is = |other: &str| other.eq_ignore_ascii_case(name);
+        if !DROPPED.iter().any(|dropped| is(dropped)) && !is(CLIENT_ADDRESS) && !is_nominated(name) {
             push(&[name.as_bytes(), b": ", value, b"\r\n"]);
         }
     }
@@ -183,7 +189,8 @@ mod tests {
             hosts: Hosts::new(Mode::Dev, "", SocketAddr::from(([127, 0, 0, 1], 1))),
         };
         let text = "GET http://localhost/api/v1/listings?q=a%20b HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\
-                    Connection: keep-alive, X-Odd\r\nX-Odd: 1\r\nX-Forwarded-For: 1.2.3.4\r\n\
+                    Connection: keep-alive, X-Odd, Host\r\nX-Odd: 1\r\nX-Forwarded-For: 1.2.3.4\r\n\
+                    Connection: X-Odder\r\nX-Odder: 1\r\n\
                     X-Crochet-Client-Address: 1.2.3.4\r\nTE: trailers\r\nX-Request-Id: mine\r\nCookie: a=b\r\n\r\n";
         let head = Head::parse(&mut BytesMut::from(text), &rules).expect("good").expect("whole");
         let request = request_head(&head, 0, IpAddr::from([127, 0, 0, 9]));

@@ -129,3 +129,34 @@ impl SellerClient for Sellers {
 fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
+
+/// A way in for hostile bytes without a socket: what the fuzz target of sellers' answers calls, and nothing else.
+#[doc(hidden)]
+pub mod fuzzing {
+    use actors::seller::SellerFault;
+    use bytes::BytesMut;
+
+    /// What a seller's head says about its answer.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Seen {
+        /// 200 to 599.
+        pub status: u16,
+        /// As it came.
+        pub content_type: String,
+        /// The body's length, when it is told.
+        pub length: Option<u64>,
+        /// Whether the body comes in chunks.
+        pub is_chunked: bool,
+        /// Whether another request may follow on the connection.
+        pub is_kept: bool,
+    }
+
+    /// Takes an answer's head, and the interim ones before it, off the front of `buffer`. `None` when it has not come
+    /// whole.
+    ///
+    /// # Errors
+    /// As reading it from a seller would.
+    pub fn read_answer(buffer: &mut BytesMut) -> Result<Option<Seen>, SellerFault> {
+        super::answer::take_head(buffer)
+    }
+}

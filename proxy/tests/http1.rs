@@ -415,6 +415,25 @@ async fn d1_bytes_that_keep_coming_do_not_move_the_heads_deadline() {
 }
 
 #[tokio::test]
+async fn d1_a_heads_deadline_begins_with_its_first_bytes() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let served = serve_by(|rules| rules.head_timeout = LIMIT).await;
+    // A busy machine may be late a few times; a deadline that begins later is late each time.
+    for _ in 0..5 {
+        let mut raw = Raw::connect(&served).await;
+        let began = tokio::time::Instant::now();
+        raw.send("GET /ok HTTP/1.1\r\nHost: localhost\r\n").await;
+        tokio::time::sleep(LIMIT * 9 / 10).await;
+        raw.send("X: y\r\n").await;
+        assert_eq!(raw.answer().await.expect("an answer").status, 408);
+        if began.elapsed() < LIMIT * 16 / 10 {
+            return;
+        }
+    }
+    panic!("bytes that came later moved the deadline");
+}
+
+#[tokio::test]
 async fn d2_a_body_has_a_rate_and_a_deadline() {
     let served = serve_by(|rules| rules.pace.grace = Duration::from_millis(60)).await;
     assert_eq!(status_of(&served, post("Content-Length: 10\r\n", "{")).await, (408, false));

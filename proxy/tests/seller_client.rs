@@ -187,6 +187,16 @@ async fn c5_a_connection_with_surplus_or_without_a_proper_end_is_not_used_again(
         }
         assert_eq!(seller.connections.load(Ordering::SeqCst), 2, "{text}");
     }
+    // One that has no body and announces one all the same may send it later, in the place of the next answer.
+    for fields in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let seller = Seller::saying(format!("HTTP/1.1 204 None\r\n{fields}\r\n"), false).await;
+        let (client, listing) = (sellers(), ListingId::mint(UnixMillis(1)));
+        for _ in 0..2 {
+            let answer = client.send(seller.request_of(listing, b"{}")).await.expect("an answer");
+            assert_eq!(whole(answer).await, Ok(Vec::new()), "{fields}");
+        }
+        assert_eq!(seller.connections.load(Ordering::SeqCst), 2, "{fields}");
+    }
     // An answer that was not read to its end gives its connection up.
     let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n{}", "x".repeat(300_000));
     let seller = Seller::saying(long, false).await;

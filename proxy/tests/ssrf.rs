@@ -76,7 +76,8 @@ impl World {
             "mode = \"production\"\n[proxy]\npublic_url = \"{SITE}\"\nown_hosts = \"gate.example.net, 9.9.9.9\"\n\
              seller_connect_timeout = \"2s\"\n[payments.sandbox]\nenabled = false\n"
         );
-        let mut config = Config::from_parts(Some(&file), []).expect("a good configuration");
+        let key = ("CROCHET__STORAGE__MASTER_KEY".to_string(), "07".repeat(32));
+        let mut config = Config::from_parts(Some(&file), [key]).expect("a good configuration");
         // No file can say so in production mode.
         config.proxy.dev_ca = authority.file();
         let script = Arc::new(Script::default());

@@ -128,8 +128,8 @@ fn off_chain_frame(message: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "signature_vectors.rs"]
-mod vectors;
+#[path = "signature_judges.rs"]
+mod judges;
 
 #[cfg(test)]
 mod tests {

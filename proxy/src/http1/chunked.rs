@@ -46,7 +46,8 @@ enum State {
     DataLf,
     /// At the beginning of a line after the last chunk.
     Trailer,
-    TrailerLine,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     EndLf,
     Done,
@@ -90,9 +91,11 @@ impl Chunked {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Begin,
             (State::Trailer, b'\r') => State::EndLf,
-            (State::Trailer, b) if is_text(b) && !matches!(b, b' ' | b'\t' | b':') => self.extra(State::TrailerLine)?,
-            (State::TrailerLine, b) if is_text(b) => self.extra(State::TrailerLine)?,
-            (State::TrailerLine, b'\r') => State::TrailerLf,
+            // A line that is no field could be the next request to somebody who takes the last size for the end.
+            (State::Trailer | State::TrailerName, b) if is_token(b) => self.extra(State::TrailerName)?,
+            (State::TrailerName, b':') => self.extra(State::TrailerValue)?,
+            (State::TrailerValue, b) if is_text(b) => self.extra(State::TrailerValue)?,
+            (State::TrailerValue, b'\r') => State::TrailerLf,
             (State::TrailerLf, b'\n') => State::Trailer,
             (State::EndLf, b'\n') => State::Done,
             _ => return Err(BadChunk),
@@ -109,6 +112,11 @@ impl Chunked {
         self.extras += 1;
         if self.extras > EXTRAS_MAX { Err(BadChunk) } else { Ok(state) }
     }
+}
+
+/// What a field's name is made of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// What a line may hold: no controls.
@@ -170,6 +178,10 @@ mod tests {
             b"1;a\rb\r\n",
             b"1;\0\r\n",
             b"0\r\n X: 1\r\n",
+            b"0\r\nX\r\n",
+            b"0\r\nX : 1\r\n",
+            b"0\r\n: 1\r\n",
+            b"0\r\nGET / HTTP/1.1\r\n",
             b"0\r\nX: \x01\r\n",
             b"0\r\nX: 1\n\r\n",
             b"0\r\n\n",

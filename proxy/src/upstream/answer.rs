@@ -10,6 +10,7 @@ use memchr::memchr_iter;
 
 use super::{
     connection::{Connection, Read},
+    fuzzing::Seen,
     pool::Home,
     unpack::Packing,
 };
@@ -83,15 +84,22 @@ impl AnswerHead {
                     Read::Late => return Err(SellerFault::TimedOut { answered: false }),
                 }
             };
-            match status {
-                // Nobody asked to switch protocols.
-                101 => return Err(SellerFault::Broken),
-                100..=199 => {}
-                200..=599 => return Self::new(status, version, fields),
-                _ => return Err(SellerFault::Broken),
+            if let Some(head) = Self::of(status, version, fields)? {
+                return Ok(head);
             }
         }
         Err(SellerFault::Broken)
+    }
+
+    /// `None` for an interim answer, which is skipped.
+    fn of(status: u16, version: u8, fields: Fields) -> Result<Option<Self>, SellerFault> {
+        match status {
+            // Nobody asked to switch protocols.
+            101 => Err(SellerFault::Broken),
+            100..=199 => Ok(None),
+            200..=599 => Self::new(status, version, fields).map(Some),
+            _ => Err(SellerFault::Broken),
+        }
     }
 
     fn new(status: u16, version: u8, fields: Fields) -> Result<Self, SellerFault> {
@@ -99,9 +107,12 @@ impl AnswerHead {
         if is_chunked && (length.is_some() || version == 0) {
             return Err(SellerFault::Broken);
         }
-        let length = if matches!(status, 204 | 304) { Some(0) } else { length };
+        // These have no body. One that announces a body all the same may send it later, as if it were the next answer.
+        let is_bodiless = matches!(status, 204 | 304);
+        let is_doubtful = is_bodiless && (is_chunked || length.unwrap_or(0) > 0);
+        let length = if is_bodiless { Some(0) } else { length };
         let is_framed = is_chunked || length.is_some();
-        let is_kept = version == 1 && !closes && is_framed;
+        let is_kept = version == 1 && !closes && is_framed && !is_doubtful;
         // What is not there is not compressed either.
         let packing = packing.filter(|_| length != Some(0));
         Ok(Self { status, content_type, retry_after, length, is_kept, packing, is_chunked })
@@ -111,6 +122,25 @@ impl AnswerHead {
     pub(super) fn plain_length(&self) -> Option<u64> {
         self.length.filter(|_| self.packing.is_none())
     }
+}
+
+/// As [`AnswerHead::read`], from bytes that are there.
+pub(super) fn take_head(buffer: &mut BytesMut) -> Result<Option<Seen>, SellerFault> {
+    // As `default.toml` has them.
+    let bounds = HeadBounds { max_bytes: 64 << 10, max_fields: 128, interim_max: 8 };
+    for _ in 0..=bounds.interim_max {
+        match parse(buffer, bounds)? {
+            None if buffer.len() > bounds.max_bytes => return Err(SellerFault::Broken),
+            None => return Ok(None),
+            Some((status, version, fields)) => {
+                if let Some(head) = AnswerHead::of(status, version, fields)? {
+                    let AnswerHead { status, content_type, length, is_kept, is_chunked, .. } = head;
+                    return Ok(Some(Seen { status, content_type, length, is_chunked, is_kept }));
+                }
+            }
+        }
+    }
+    Err(SellerFault::Broken)
 }
 
 /// Takes one head off the buffer, if it is whole.

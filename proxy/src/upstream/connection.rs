@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use rustls::ProtocolVersion;
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, Interest},
     net::TcpStream,
@@ -63,6 +63,20 @@ pub(super) enum Written {
     All,
 }
 
+impl Written {
+    /// How a write ended of which `taken` bytes were confirmed.
+    fn of(written: Result<io::Result<()>, Elapsed>, taken: usize, is_tls: bool) -> Self {
+        match written {
+            Ok(Ok(())) => Self::All,
+            // TLS sends records on before it confirms a byte: when that fails, what has left is not known.
+            Ok(Err(_)) | Err(_) if taken == 0 && !is_tls => Self::Nothing,
+            // A seller may answer and close before it has read everything: its answer, if any, is still to be read.
+            Ok(Err(_)) => Self::All,
+            Err(_) => Self::Some,
+        }
+    }
+}
+
 impl Connection {
     pub(super) fn new(socket: Socket) -> Self {
         Self { socket, buffer: BytesMut::with_capacity(BUFFER), alarm: Alarm::default(), is_unfinished: false }
@@ -106,13 +120,7 @@ impl Connection {
         let mut taken = 0;
         let written = timeout(patience, self.write_counting(head, body, &mut taken)).await;
         self.is_unfinished = taken < head.len() + body.len();
-        match written {
-            Ok(Ok(())) => Written::All,
-            Ok(Err(_)) | Err(_) if taken == 0 => Written::Nothing,
-            // A seller may answer and close before it has read everything: its answer, if any, is still to be read.
-            Ok(Err(_)) => Written::All,
-            Err(_) => Written::Some,
-        }
+        Written::of(written, taken, matches!(self.socket, Socket::Tls(_)))
     }
 
     async fn write_counting(&mut self, head: &[u8], body: &[u8], taken: &mut usize) -> io::Result<()> {
@@ -212,4 +220,19 @@ async fn write_or_hear_tls(
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c6_only_a_plain_connection_that_took_nothing_is_sure_to_have_sent_nothing() {
+        let reset = || Ok(Err(io::ErrorKind::ConnectionReset.into()));
+        assert!(matches!(Written::of(reset(), 0, false), Written::Nothing));
+        assert!(matches!(Written::of(reset(), 1, false), Written::All));
+        // A record of a large request may be out when the next one fails.
+        assert!(matches!(Written::of(reset(), 0, true), Written::All));
+        assert!(matches!(Written::of(Ok(Ok(())), 9, true), Written::All));
+    }
 }

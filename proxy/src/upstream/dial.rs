@@ -144,7 +144,8 @@ mod tests {
     use crate::upstream::{resolve::NameServers, trust};
 
     fn dialer(file: &str, site: &str) -> Dialer {
-        let config = Config::from_parts(Some(file), []).expect("a good configuration");
+        let key = ("CROCHET__STORAGE__MASTER_KEY".to_string(), "07".repeat(32));
+        let config = Config::from_parts(Some(file), [key]).expect("a good configuration");
         let resolver = Arc::new(NameServers::new(&config).expect("name servers"));
         let tls = trust::connector(&config.proxy.dev_ca).expect("a connector");
         Dialer::new(Vetting::new(&config, site), resolver, tls, &config.proxy)

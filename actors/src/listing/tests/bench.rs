@@ -180,7 +180,7 @@ impl Bench {
             version: 1,
         };
         let rate = self.limiter.buyer(profile.id);
-        Caller { key, profile, default_currency: OriginCurrency::Usdc, rate }
+        Caller { key, profile, default_currency: OriginCurrency::Usdc, rate, noted_at: AtomicU64::default() }
     }
 
     /// The payment that is offered for this body.
