@@ -1,6 +1,7 @@
 //! An agent of the marketplace: registers with a wallet, lists what it sells.
 
 use anyhow::Context;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
@@ -47,6 +48,14 @@ impl Agent {
     /// # Errors
     /// When a step is not answered as documented.
     pub async fn register(api: &Api, wallet: &Wallet, name: &str) -> anyhow::Result<Self> {
+        Self::register_new(api, wallet, name).await?.context("the wallet is registered already")
+    }
+
+    /// The same; `None` when the wallet is registered already.
+    ///
+    /// # Errors
+    /// When a step is not answered as documented.
+    pub async fn register_new(api: &Api, wallet: &Wallet, name: &str) -> anyhow::Result<Option<Self>> {
         let asked = json!({ "wallet_address": wallet.address(), "purpose": "register" });
         let challenge = api.post("/auth/challenge", None, &asked).await?.expect_status(200)?;
         let registration = json!({
@@ -56,12 +65,36 @@ impl Agent {
             "pow_nonce": work(&challenge, "/data/pow")?,
             "display_name": name,
         });
-        let registered = api.post("/register", None, &registration).await?.expect_status(201)?;
+        let registered = api.post("/register", None, &registration).await?;
+        if registered.code() == "WALLET_ALREADY_REGISTERED" {
+            return Ok(None);
+        }
+        let registered = registered.expect_status(201)?;
         let header = registered.text("/data/authorization_header")?;
-        Ok(Self {
+        Ok(Some(Self {
             profile_id: registered.text("/data/profile/id")?.to_owned(),
             key: header.strip_prefix("Bearer ").context("no bearer key")?.to_owned(),
-        })
+        }))
+    }
+
+    /// Another key of the same profile.
+    ///
+    /// # Errors
+    /// When it is not answered as documented.
+    pub async fn another_key(&self, api: &Api, name: &str) -> anyhow::Result<String> {
+        let made = api.post("/api-keys", Some(&self.key), &json!({ "name": name })).await?.expect_status(201)?;
+        Ok(made.text("/data/api_key")?.to_owned())
+    }
+
+    /// How long the gateway waits for this listing's answers.
+    ///
+    /// # Errors
+    /// When it is not answered as documented.
+    pub async fn set_timeout(&self, api: &Api, listing: &str, timeout_ms: u32) -> anyhow::Result<()> {
+        let path = format!("/listings/{listing}/endpoint");
+        let request = api.request(Method::PUT, &path, Some(&self.key)).json(&json!({ "timeout_ms": timeout_ms }));
+        api.send(request).await?.expect_status(200)?;
+        Ok(())
     }
 
     /// Puts an offer into the catalog, active.

@@ -1,20 +1,48 @@
 //! Asking the gateway's HTTP API, nothing assumed but its documented answers.
 
-use std::time::Duration;
+use std::{
+    fmt::{self, Display},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
-/// A gateway's public address.
+/// A gateway's public address. Clones follow when it moves.
 #[derive(Clone)]
 pub struct Api {
-    base: String,
+    base: Arc<RwLock<String>>,
     http: reqwest::Client,
 }
 
+/// Why no whole answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// No connection could be made: nothing was asked.
+    Refused,
+    /// The connection ended, or time ran out, before an answer began.
+    Unanswered,
+    /// The answer began, and broke off.
+    Cut,
+}
+
+impl Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "no connection",
+            Self::Unanswered => "no answer",
+            Self::Cut => "an answer cut off",
+        })
+    }
+}
+
+impl std::error::Error for Lost {}
+
 /// What came back.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Answer {
     /// The status.
     pub status: u16,
@@ -24,6 +52,8 @@ pub struct Answer {
     pub retry_after: Option<u64>,
     /// The body; `null` when it was not JSON.
     pub body: Value,
+    /// SHA-256 of the body's bytes: what a replay must repeat.
+    pub digest: [u8; 32],
 }
 
 impl Answer {
@@ -76,12 +106,31 @@ impl Api {
     /// When no HTTP client could be made.
     pub fn new(base: &str) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build()?;
-        Ok(Self { base: format!("{}/api/v1", base.trim_end_matches('/')), http })
+        Ok(Self { base: Arc::new(RwLock::new(base.trim_end_matches('/').to_owned())), http })
+    }
+
+    /// The same gateway over connections of one's own.
+    ///
+    /// # Errors
+    /// When no HTTP client could be made.
+    pub fn with_own_connections(&self) -> anyhow::Result<Self> {
+        Ok(Self { base: self.base.clone(), ..Self::new("")? })
+    }
+
+    /// From now on the gateway is at `base`: it was started again on another port.
+    pub fn move_to(&self, base: &str) {
+        base.trim_end_matches('/').clone_into(&mut self.base.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Where the gateway is, for example `http://127.0.0.1:8080`.
+    #[must_use]
+    pub fn base(&self) -> String {
+        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A request that has not been sent yet.
     pub fn request(&self, method: Method, path: &str, key: Option<&str>) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = self.http.request(method, format!("{}/api/v1{path}", self.base()));
         match key {
             Some(key) => request.bearer_auth(key),
             None => request,
@@ -91,15 +140,25 @@ impl Api {
     /// Sends it and takes the whole answer.
     ///
     /// # Errors
-    /// When no whole answer came.
+    /// When no whole answer came; the error is a [`Lost`].
     pub async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer> {
-        let response = request.send().await?;
+        Ok(self.try_send(request).await?)
+    }
+
+    /// Sends it and takes the whole answer.
+    ///
+    /// # Errors
+    /// How the answer was lost.
+    pub async fn try_send(&self, request: RequestBuilder) -> Result<Answer, Lost> {
+        let sent = request.send().await;
+        let response = sent.map_err(|error| if error.is_connect() { Lost::Refused } else { Lost::Unanswered })?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let retry_after = header("retry-after").and_then(|value| value.parse().ok());
         let replayed = header("x-crochet-replayed") == Some("true");
         let status = response.status().as_u16();
-        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null);
-        Ok(Answer { status, replayed, retry_after, body })
+        let bytes = response.bytes().await.map_err(|_| Lost::Cut)?;
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Ok(Answer { status, replayed, retry_after, body, digest: Sha256::digest(&bytes).into() })
     }
 
     /// `POST` of a JSON value.
@@ -118,11 +177,16 @@ impl Api {
         self.send(self.request(Method::GET, path, Some(key))).await
     }
 
-    /// All rows of a history, page after page, oldest page last.
+    /// All rows of a history, newest first, page after page, each read by `read`.
     ///
     /// # Errors
-    /// When a page is not a list, or there are more than 100 000 pages.
-    pub async fn history(&self, path: &str, key: &str) -> anyhow::Result<Vec<Value>> {
+    /// When a page is not a list, a row cannot be read, or there are more than 100 000 pages.
+    pub async fn history<T>(
+        &self,
+        path: &str,
+        key: &str,
+        read: impl Fn(&Value) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Vec<T>> {
         let mut rows = Vec::new();
         let mut cursor: Option<String> = None;
         let separator = if path.contains('?') { '&' } else { '?' };
@@ -133,7 +197,9 @@ impl Api {
             };
             let answer = self.get(&page, key).await?.expect_status(200)?;
             let data = answer.body.pointer("/data").and_then(Value::as_array).context("a page without data")?;
-            rows.extend(data.iter().cloned());
+            for row in data {
+                rows.push(read(row).with_context(|| format!("a row of {path}: {row}"))?);
+            }
             match answer.body.pointer("/pagination/next_cursor").and_then(Value::as_str) {
                 Some(next) => cursor = Some(next.to_owned()),
                 None => return Ok(rows),

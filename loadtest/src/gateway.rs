@@ -1,7 +1,7 @@
 //! A gateway process of one's own: started, awaited, ended.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -14,6 +14,8 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
+/// A log that is larger is begun anew.
+const LOG_MAX: u64 = 64 << 20;
 /// How long a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,18 +34,12 @@ struct Ready {
 
 impl Gateway {
     /// Starts `crochet serve` with these settings (`limits.gateway_burst`, `1000`) on free ports; what it logs goes
-    /// to `log`. It dies with the calling thread, so call this from one that lives long.
+    /// to the end of `log`, which begins anew when it is large. It dies with the calling thread, so call this from one that lives long.
     ///
     /// # Errors
     /// When it does not print its ready line in time; the log says why.
     pub fn start(binary: &Path, settings: &[(String, String)], log: &Path) -> anyhow::Result<Self> {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--"]).arg(binary).arg("serve");
-        for (key, value) in settings {
-            command.env(format!("CROCHET__{}", key.to_uppercase().replace('.', "__")), value);
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(log)?);
-        let mut child = command.spawn().context("setpriv (util-linux) could not be started")?;
+        let mut child = spawn(binary, settings, log)?;
         match await_ready(&mut child) {
             Ok(ready) => Ok(Self { child, ready }),
             Err(error) => {
@@ -51,6 +47,18 @@ impl Gateway {
                 Err(error.context(format!("{} did not become ready; see {}", binary.display(), log.display())))
             }
         }
+    }
+
+    /// Starts it as [`Gateway::start`] does, and kills it `after` a while, ready or not.
+    ///
+    /// # Errors
+    /// When it cannot be started or killed.
+    pub fn stumble(binary: &Path, settings: &[(String, String)], log: &Path, after: Duration) -> anyhow::Result<()> {
+        let mut child = spawn(binary, settings, log)?;
+        thread::sleep(after);
+        child.kill()?;
+        child.wait()?;
+        Ok(())
     }
 
     /// `127.0.0.1:port` of the public listener.
@@ -65,6 +73,22 @@ impl Gateway {
         &self.ready.operations
     }
 
+    /// `kill -9`: nothing is flushed, nothing is said. Returns when it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, as a supervisor does, and returns its exit code: `None` when a signal ended it, ours at last.
+    pub fn terminate(&mut self) -> Option<i32> {
+        end(&mut self.child);
+        self.child.try_wait().ok().flatten().and_then(|status| status.code())
+    }
+
     /// The process.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -76,6 +100,16 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         end(&mut self.child);
     }
+}
+
+fn spawn(binary: &Path, settings: &[(String, String)], log: &Path) -> anyhow::Result<Child> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(binary).arg("serve");
+    for (key, value) in settings {
+        command.env(format!("CROCHET__{}", key.to_uppercase().replace('.', "__")), value);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file(log)?);
+    command.spawn().context("setpriv (util-linux) could not be started")
 }
 
 /// Reads standard output until the ready line, and goes on draining it so that the process never blocks on it.
@@ -95,6 +129,11 @@ fn await_ready(child: &mut Child) -> anyhow::Result<Ready> {
         bail!("it says that it is not ready");
     }
     Ok(ready)
+}
+
+fn log_file(path: &Path) -> anyhow::Result<File> {
+    let is_large = path.metadata().is_ok_and(|metadata| metadata.len() > LOG_MAX);
+    Ok(if is_large { File::create(path)? } else { OpenOptions::new().create(true).append(true).open(path)? })
 }
 
 /// Asks a process to end, waits, and ends it.

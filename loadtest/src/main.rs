@@ -1,24 +1,30 @@
-//! `loadtest`: makes traffic against a gateway, then audits its books. Exit 1 when they are wrong.
+//! `loadtest`: plays scenarios against a gateway, then audits its books. Exit 1 when a figure misses its target, 2 when
+//! a scenario could not be played to its end.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 use loadtest::{
-    api::Api,
-    auditor,
-    gateway::Gateway,
+    figures::{Figure, figures},
+    page::page,
+    play::{Place, Played, play},
     report::report,
-    workload::{self, Plan},
+    scenario::{Phase, Scenario},
 };
 
-/// Buyers and sellers by seed, paid calls at a rate, and an audit with books of its own.
+/// Buyers and sellers by seed, purchases at a rate, and an audit with books of its own.
 #[derive(Parser)]
 struct Arguments {
+    /// What to play: steady, spike, one_hot_listing, slow_sellers, hostile_mix, kill, idempotent, drain, all of them,
+    /// or a TOML file. Several, separated by commas, are played one after the other.
+    #[arg(long, default_value = "steady", value_delimiter = ',')]
+    scenario: Vec<String>,
     /// The gateway's public address, in dev mode: http://127.0.0.1:8080.
-    #[arg(long, required_unless_present = "serve", conflicts_with = "serve")]
+    #[arg(long, conflicts_with = "serve")]
     gateway: Option<String>,
-    /// Starts this gateway binary on free ports and an empty store, and ends it afterwards.
+    /// Starts this gateway binary on free ports and an empty store, and ends it afterwards. Without this and --gateway:
+    /// the one that CROCHET_BIN names, or the `crochet` beside this program.
     #[arg(long)]
     serve: Option<PathBuf>,
     /// Where a gateway that is started here keeps its store, emptied first, and its log.
@@ -27,61 +33,102 @@ struct Arguments {
     /// Decides everything that chance decides.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Buyers.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    buyers: u16,
-    /// Sellers, each with a server and a listing of its own.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    sellers: u16,
-    /// Purchases a second.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=20_000))]
-    rate: u32,
-    /// For how long.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
-    seconds: u32,
+    /// Buyers, instead of the scenario's.
+    #[arg(long)]
+    buyers: Option<usize>,
+    /// Sellers, each with a server and a listing of its own, instead of the scenario's.
+    #[arg(long)]
+    sellers: Option<usize>,
+    /// Purchases a second, instead of the scenario's.
+    #[arg(long)]
+    rate: Option<u32>,
+    /// For how long, instead of the scenario's; with outages, at most.
+    #[arg(long)]
+    seconds: Option<u32>,
+    /// How often the gateway is ended, instead of the scenario's.
+    #[arg(long)]
+    outages: Option<u32>,
+    /// Writes the report as one HTML file too.
+    #[arg(long)]
+    page: Option<PathBuf>,
 }
 
-#[expect(clippy::print_stdout, reason = "a report is printed")]
-fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
-    let started = arguments.serve.as_ref().map(|binary| start(binary, &arguments)).transpose()?;
-    let base = match &started {
-        Some(gateway) => format!("http://{}", gateway.public()),
-        None => arguments.gateway.clone().context("no gateway")?,
-    };
-    let address = base.strip_prefix("http://").unwrap_or(&base);
-    ensure!(address.starts_with("127.0.0.1:") || address.starts_with("[::1]:"), "only loopback is loaded, not {base}");
-    let plan = Plan {
-        seed: arguments.seed,
-        buyers: arguments.buyers.into(),
-        sellers: arguments.sellers.into(),
-        rate: arguments.rate,
-        seconds: arguments.seconds,
-    };
-    let passed = tokio::runtime::Runtime::new()?.block_on(async {
-        let market = Arc::new(workload::open_market(&Api::new(&base)?, plan).await?);
-        let seen = workload::run(market.clone(), plan).await?;
-        let findings = auditor::audit(&market, &seen.purchases).await?;
-        print!("{}", report(plan, &seen, &findings)?);
-        anyhow::Ok(findings.wrong.is_empty())
-    })?;
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn start(binary: &std::path::Path, arguments: &Arguments) -> anyhow::Result<Gateway> {
-    let directory = &arguments.directory;
-    let store = directory.join("store");
-    if store.exists() {
-        std::fs::remove_dir_all(&store)?;
+fn main() -> ExitCode {
+    match play_all(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("loadtest: {error:#}");
+            ExitCode::from(2)
+        }
     }
-    std::fs::create_dir_all(directory)?;
-    let settings = [
-        ("proxy.listen", "127.0.0.1:0".to_owned()),
-        ("telemetry.listen", "127.0.0.1:0".to_owned()),
-        ("telemetry.log", "warn".to_owned()),
-        ("identity.pow_difficulty", "2".to_owned()),
-        ("storage.path", store.display().to_string()),
-    ];
-    let settings = settings.map(|(key, value)| (key.to_owned(), value));
-    Gateway::start(binary, &settings, &directory.join("gateway.log"))
+}
+
+/// Whether all figures reach their targets.
+#[expect(clippy::print_stdout, reason = "a report is printed")]
+fn play_all(arguments: &Arguments) -> anyhow::Result<bool> {
+    let scenarios = arguments.scenarios()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut runs: Vec<(Played, Vec<Figure>, String)> = Vec::new();
+    for scenario in scenarios {
+        let (name, seed) = (scenario.name.clone(), arguments.seed);
+        println!("{name} begins with seed {seed}");
+        let place = arguments.place(&name)?;
+        let played = runtime.block_on(play(scenario, seed, &place)).with_context(|| format!("{name}, seed {seed}"))?;
+        let figures = figures(&played)?;
+        let text = report(&played, &figures)?;
+        println!("{text}");
+        runs.push((played, figures, text));
+    }
+    if let Some(path) = &arguments.page {
+        let shown: Vec<_> =
+            runs.iter().map(|(played, figures, text)| (played, figures.as_slice(), text.as_str())).collect();
+        std::fs::write(path, page(&shown)?).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(runs.iter().flat_map(|(_, figures, _)| figures).all(Figure::is_passed))
+}
+
+impl Arguments {
+    fn scenarios(&self) -> anyhow::Result<Vec<Scenario>> {
+        let all = self.scenario.iter().any(|name| name == "all");
+        let names: Vec<&str> =
+            if all { Scenario::names().collect() } else { self.scenario.iter().map(String::as_str).collect() };
+        names.into_iter().map(|name| self.adapted(Scenario::find(name)?)).collect()
+    }
+
+    fn adapted(&self, mut scenario: Scenario) -> anyhow::Result<Scenario> {
+        scenario.buyers = self.buyers.unwrap_or(scenario.buyers);
+        scenario.sellers.count = self.sellers.unwrap_or(scenario.sellers.count);
+        if self.rate.is_some() || self.seconds.is_some() {
+            ensure!(scenario.phases.len() == 1, "{}: --rate and --seconds need one phase", scenario.name);
+        }
+        for Phase { rate, seconds } in &mut scenario.phases {
+            *rate = self.rate.unwrap_or(*rate);
+            *seconds = self.seconds.unwrap_or(*seconds);
+        }
+        if let Some(count) = self.outages {
+            let name = &scenario.name;
+            let outages = scenario.outages.as_mut().with_context(|| format!("{name} has no outages"))?;
+            outages.count = count;
+            if let Some(target) = scenario.targets.get_mut("outages") {
+                target.at_least = Some(count.into());
+            }
+        }
+        scenario.check().with_context(|| scenario.name.clone())?;
+        Ok(scenario)
+    }
+
+    fn place(&self, scenario: &str) -> anyhow::Result<Place> {
+        if let Some(base) = &self.gateway {
+            return Ok(Place::Running(base.clone()));
+        }
+        let binary = self.serve.clone().or_else(|| std::env::var_os("CROCHET_BIN").map(PathBuf::from));
+        let binary = binary.map_or_else(beside_us, Ok)?;
+        ensure!(binary.is_file(), "no gateway: {} is no file; name one with --serve or --gateway", binary.display());
+        Ok(Place::Own { binary, directory: self.directory.join(scenario) })
+    }
+}
+
+fn beside_us() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("crochet"))
 }

@@ -1,7 +1,7 @@
 //! A seller: a small HTTP/1.1 server that checks every signature and writes down every call.
 //!
-//! By seed, a few calls fail on their first attempts, a few are answered with a 4xx of their own, and a few are slow:
-//! what a gateway must bill, and what it must not.
+//! By seed, some calls fail on their first attempts, some are answered with a 4xx of their own, and some are slow: what
+//! a gateway must bill, and what it must not. A call is written down when it has come whole, before any answer.
 
 use std::{
     collections::HashMap,
@@ -19,15 +19,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::{books::SellerBook, seed::Seed};
+use crate::{books::SellerBook, scenario::Moods, seed::Seed};
 
 /// The largest head and the largest body that are read.
 const HEAD_MAX: usize = 16 << 10;
 const BODY_MAX: usize = 1 << 20;
+/// After a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A connection without a whole request is closed after this.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// One call, as the seller answered it.
+/// One call, as the seller means to answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handled {
     /// `X-Crochet-Attempt`.
@@ -47,6 +49,7 @@ pub struct Seller {
 
 struct Inside {
     seed: u64,
+    moods: Moods,
     secrets: Mutex<HashMap<String, Vec<u8>>>,
     book: Mutex<SellerBook>,
     complaints: Mutex<Vec<String>>,
@@ -58,18 +61,28 @@ struct Request {
 }
 
 impl Seller {
-    /// A seller on a free loopback port, whose moods `seed` decides.
+    /// A seller on a free loopback port, whose mood at each call `seed` decides.
     ///
     /// # Errors
     /// When no port could be opened.
-    pub async fn start(seed: u64) -> anyhow::Result<Self> {
+    pub async fn start(seed: u64, moods: Moods) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let inside =
-            Arc::new(Inside { seed, secrets: Mutex::default(), book: Mutex::default(), complaints: Mutex::default() });
+        let inside = Arc::new(Inside {
+            seed,
+            moods,
+            secrets: Mutex::default(),
+            book: Mutex::default(),
+            complaints: Mutex::default(),
+        });
         let serving = inside.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                // Out of descriptors, most likely: the next one may do better in a while.
+                let Ok((stream, _)) = listener.accept().await else {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
                 let inside = serving.clone();
                 tokio::spawn(async move {
                     // A broken connection is the gateway's to report.
@@ -104,6 +117,12 @@ impl Seller {
         self.inside.book.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How often it was called for this gateway request so far.
+    #[must_use]
+    pub fn calls(&self, request: &str) -> usize {
+        self.inside.book.lock().unwrap_or_else(PoisonError::into_inner).get(request).map_or(0, Vec::len)
+    }
+
     /// What was wrong with calls so far; at most a hundred lines.
     #[must_use]
     pub fn complaints(&self) -> Vec<String> {
@@ -117,8 +136,8 @@ async fn serve(inside: &Inside, mut stream: TcpStream) -> anyhow::Result<()> {
     while let Some(request) = tokio::time::timeout(IDLE, read(&mut stream, &mut buffer)).await?? {
         let (status, body) = match inside.checked(&request) {
             Ok((id, handled, delay)) => {
-                tokio::time::sleep(delay).await;
                 inside.book.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default().push(handled);
+                tokio::time::sleep(delay).await;
                 (handled.status, format!(r#"{{"request":"{id}","attempt":{}}}"#, handled.attempt))
             }
             Err(error) => {
@@ -158,14 +177,25 @@ impl Inside {
 
     fn mood(&self, id: &str, attempt: u32) -> (u16, Duration) {
         let mut seed = Seed::stream(self.seed, id, 0);
-        let mood = seed.below(100);
-        let status = match mood {
-            0..3 if attempt <= 1 => 500,
-            3 if attempt <= 2 => 503,
-            4..6 => 422,
-            _ => 200,
-        };
-        (status, Duration::from_millis(if mood >= 95 { seed.below(50) } else { 0 }))
+        let (moods, mood) = (&self.moods, u8::try_from(seed.below(100)).unwrap_or(0));
+        let fails = moods.failing;
+        let refuses = fails.saturating_add(moods.refusing);
+        let slow = refuses.saturating_add(moods.slow);
+        let stalls = slow.saturating_add(moods.stalled);
+        let slowness = Duration::from_millis(moods.base_ms + seed.below(moods.slow_ms + 1));
+        // Of those that fail, every fourth does so twice.
+        if mood < fails {
+            let failures = if mood % 4 == 3 { 2 } else { 1 };
+            (if attempt <= failures { 500 + u16::from(mood % 4) } else { 200 }, Duration::ZERO)
+        } else if mood < refuses {
+            (422, Duration::ZERO)
+        } else if mood < slow {
+            (200, slowness)
+        } else if mood < stalls && attempt <= 1 {
+            (200, Duration::from_millis(u64::from(moods.timeout_ms) * 2))
+        } else {
+            (200, Duration::from_millis(moods.base_ms))
+        }
     }
 }
 
@@ -254,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_signed_call_is_handled_and_any_other_is_complained_of() {
-        let seller = Seller::start(1).await.unwrap();
+        let seller = Seller::start(1, Moods::default()).await.unwrap();
         seller.expect_listing("l", &format!("whsec_{}", STANDARD.encode([7; 32]))).unwrap();
         let handled = call(&seller, &[7; 32], "{}", "{}").await;
         assert!([200, 422].contains(&handled), "{handled}");
