@@ -26,6 +26,8 @@ fn overlay(table: &mut Table, over: Table, path: &str, problems: &mut Vec<Proble
         let is_secret = secret::is_secret(table, &name);
         match (table.get_mut(&name), value) {
             (Some(Value::Table(inner)), Value::Table(value)) => overlay(inner, value, &key, problems),
+            // As `crochet config` shows one that was not given.
+            (Some(_), Value::String(none)) if is_secret && none.is_empty() => {}
             (Some(_), _) if is_secret => problems.push(Problem {
                 reason: format!("a secret stands in the environment, or in a file that {key}_file names"),
                 key,

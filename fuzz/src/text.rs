@@ -76,8 +76,11 @@ pub fn config(data: &[u8]) {
     match Config::from_parts(Some(file), environment.clone()) {
         Ok(config) => {
             let shown = Config::effective_text(Some(file), environment).expect("it was good");
-            let again = Config::from_parts(Some(&shown), []).expect("what is in force is a configuration");
-            assert_eq!(format!("{again:?}"), format!("{config:?}"));
+            // A secret that was given is hidden there, and what is hidden cannot be read.
+            if !shown.contains("\"***\"") {
+                let again = Config::from_parts(Some(&shown), []).expect("what is in force is a configuration");
+                assert_eq!(format!("{again:?}"), format!("{config:?}"));
+            }
         }
         Err(problems) => {
             assert!(!problems.0.is_empty() && problems.0.iter().all(|problem| !problem.reason.is_empty()));

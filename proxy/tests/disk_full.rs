@@ -173,6 +173,8 @@ async fn a_full_file_system_is_told_truly_and_service_resumes_without_a_restart(
         ("CROCHET__STORAGE__JOURNAL_BYTES", "24MiB"),
         ("CROCHET__STORAGE__MEMTABLE_BYTES", "1MiB"),
         ("CROCHET__STORAGE__CACHE_BYTES", "1MiB"),
+        // It sells until the disk is full.
+        ("CROCHET__STORAGE__DISK_FREE_MIN_BYTES", "0B"),
     ];
     let gateway = Gateway::wrapped(mount, &knobs);
     let filler = inside(&gateway).join("filler");
