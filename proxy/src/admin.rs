@@ -3,7 +3,7 @@
 //!
 //! A later command is one more variant of [`order::Order`], the arm that performs it, and a subcommand here.
 
-mod bar;
+pub(crate) mod bar;
 pub(crate) mod channel;
 pub(crate) mod order;
 mod record;

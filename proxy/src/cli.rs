@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use config::{Config, Problems};
 
-use crate::admin::AdminCommand;
+use crate::{admin::AdminCommand, client::ClientCommand};
 
 /// Exit code for a configuration that cannot be used.
 pub const EXIT_CONFIGURATION: u8 = 64;
@@ -44,6 +44,22 @@ pub enum Command {
     /// What operators do by hand: on a stopped store directly, on a running one through its operations port
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// What buyers and sellers do.
+    #[command(flatten)]
+    Client(Box<ClientCommand>),
+    /// Prints what a shell needs to complete these commands
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What a shell needs to complete the commands.
+#[must_use]
+pub fn completions(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "crochet", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// Where the configuration is.

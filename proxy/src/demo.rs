@@ -4,14 +4,11 @@
 //!
 //! *Never:* calls into the gateway past its public address, or believes an answer that it did not check.
 
-pub(crate) mod client;
 mod market;
 mod paste;
-mod pretty;
 mod purchase;
 mod seller;
 mod show;
-mod wallet;
 
 use std::{
     io::{self, Write},
@@ -19,11 +16,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use client::{Answer, Request};
 use seller::Seller;
 use serde_json::Value;
 use show::Show;
 use storage::model::Clock;
+
+use crate::client::http::{Answer, Request, Server};
 
 /// [`run`] on standard output, on a thread that has nothing else to do: the sample seller lives as long as the process.
 /// A failure is written to standard error, and the gateway goes on.
@@ -102,7 +100,7 @@ impl<W: Write> Play<W> {
     /// Asks, and shows both sides.
     async fn ask(&mut self, request: Request<'_>, status: u16) -> Result<Answer> {
         self.show.request(&request)?;
-        let answer = client::send(self.public, &request).await?;
+        let answer = Server::plain(self.public).send(&request).await?;
         self.show.answer(&answer)?;
         ensure!(answer.status == status, "the gateway answered {} where {status} was due", answer.status);
         Ok(answer)
@@ -114,23 +112,11 @@ impl<W: Write> Play<W> {
 
     async fn post(&mut self, path: &str, key: Option<&str>, body: &Value, status: u16) -> Result<Answer> {
         let body = Some(body.to_string());
-        self.ask(Request { method: "POST", path: path.to_string(), key, payment: None, body }, status).await
+        self.ask(Request { method: "POST", path: path.to_string(), key, body, ..Request::default() }, status).await
     }
 }
 
 impl Answer {
-    /// The text at a place in the answer (a JSON pointer).
-    fn text(&self, place: &str) -> Result<&str> {
-        let found = self.json.pointer(place).and_then(Value::as_str);
-        found.with_context(|| format!("the answer has no text at {place}"))
-    }
-
-    /// The whole number at a place in the answer.
-    fn number(&self, place: &str) -> Result<u64> {
-        let found = self.json.pointer(place).and_then(Value::as_u64);
-        found.with_context(|| format!("the answer has no whole number at {place}"))
-    }
-
     /// That exactly this is at a place in the answer.
     fn must(&self, place: &str, wanted: impl Into<Value>) -> Result<()> {
         let (found, wanted) = (self.json.pointer(place).unwrap_or(&Value::Null), wanted.into());

@@ -12,6 +12,7 @@ mod alarm;
 pub mod body;
 mod call;
 pub mod cli;
+pub mod client;
 pub mod demo;
 pub mod envelope;
 mod event_check;

@@ -11,7 +11,7 @@ use proxy::{
     admin::{self, AdminCommand},
     body::Budget,
     cli::{self, Arguments, Command, EXIT_CONFIGURATION},
-    demo,
+    client, demo,
     gateway::Gateway,
     passthrough::Passthrough,
     server::Bound,
@@ -27,6 +27,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let result = match &command {
+        Command::Client(order) => return client::run(order),
+        Command::Completions { shell } => Ok(say(&cli::completions(*shell))),
         Command::Serve(file) => file.load(false).map(|config| serve(config, false)),
         Command::Demo(file) => file.load(true).map(|config| serve(config, true)),
         Command::Check(file) => file.load(false).map(|config| check(&config)),

@@ -6,7 +6,7 @@ mod connection;
 mod dial;
 mod pool;
 mod resolve;
-mod trust;
+pub(crate) mod trust;
 mod unpack;
 
 use std::{

@@ -9,7 +9,7 @@ const WIDTH: u64 = 40;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How far something is.
-pub(super) struct Bar {
+pub(crate) struct Bar {
     what: &'static str,
     begun: Instant,
     is_terminal: bool,
@@ -20,13 +20,13 @@ pub(super) struct Bar {
 
 impl Bar {
     /// Nothing is done yet.
-    pub(super) fn new(what: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         Self { what, begun: Instant::now(), is_terminal, is_drawn: false, done: 0, total: 0 }
     }
 
     /// So many more are done, of this many when that is known anew.
-    pub(super) fn advance(&mut self, more: u64, total: Option<u64>) {
+    pub(crate) fn advance(&mut self, more: u64, total: Option<u64>) {
         self.done += more;
         self.total = total.unwrap_or(self.total).max(self.done);
         if self.is_terminal && self.begun.elapsed() > PATIENCE {
@@ -42,7 +42,7 @@ impl Bar {
     }
 
     /// It is done.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         if self.is_drawn {
             let _ = writeln!(std::io::stderr().lock());
         }

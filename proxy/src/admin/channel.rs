@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::order::{Desk, Done, Errand, Failed};
-use crate::demo::client::{Request, send};
+use crate::client::http::{Request, Server};
 
 /// Where orders are posted.
 pub(crate) const PATH: &str = "/internal/admin";
@@ -48,7 +48,7 @@ impl Operator {
     pub(super) async fn ask(&self, errand: &Errand) -> Result<Done> {
         let body = Some(serde_json::to_string(errand)?);
         let request = Request { method: "POST", path: PATH.into(), key: Some(&self.token), body, ..Request::default() };
-        let answer = send(self.address, &request).await.context("the running gateway did not answer")?;
+        let answer = Server::plain(self.address).send(&request).await.context("the running gateway did not answer")?;
         if answer.status == 200 {
             return serde_json::from_value(answer.json).context("the gateway answered something else");
         }

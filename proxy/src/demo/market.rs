@@ -5,11 +5,10 @@ use std::io::Write;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{
-    Agent, Listing, Play,
-    client::Answer,
-    seller::Seller,
-    wallet::{Wallet, solve},
+use super::{Agent, Listing, Play, seller::Seller};
+use crate::client::{
+    http::Answer,
+    wallet::{Chain, Wallet, solve},
 };
 
 /// What a seller offers.
@@ -40,7 +39,7 @@ pub(super) const FREE: Offer = Offer {
 impl<W: Write> Play<W> {
     /// A wallet becomes a profile with a key.
     pub(super) async fn register(&mut self, display_name: &str) -> Result<Agent> {
-        let wallet = Wallet::generate()?;
+        let wallet = Wallet::generate(Chain::Evm)?;
         let asked = json!({"wallet_address": wallet.address(), "purpose": "register"});
         let challenge = self.post("/api/v1/auth/challenge", None, &asked, 200).await?;
         let pow_nonce = self.work(&challenge, "/data/pow").await?;
@@ -100,7 +99,7 @@ impl<W: Write> Play<W> {
 
     async fn work(&mut self, challenge: &Answer, place: &str) -> Result<String> {
         let difficulty = challenge.number(&format!("{place}/difficulty"))?;
-        let solution = solve(challenge.text(&format!("{place}/challenge"))?, difficulty).await?;
+        let solution = solve(challenge.text(&format!("{place}/challenge"))?, difficulty, |_, _| {}).await?;
         let zeros = if difficulty == 1 { "zero" } else { "zeros" };
         let found = format!("Proof of work: with {solution}, the hash begins with {difficulty} {zeros}.");
         self.show.note(&[&found])?;

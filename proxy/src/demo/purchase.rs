@@ -5,12 +5,8 @@ use std::io::Write;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::{
-    Agent, Listing, Play,
-    client::{Answer, Request},
-    market::result,
-    seller::Seller,
-};
+use super::{Agent, Listing, Play, market::result, seller::Seller};
+use crate::client::http::{Answer, Request};
 
 const BODY: &str = "{\"input\": \"the quick brown fox jumps over the lazy dog\"}";
 const UPPER_CASE: &str = "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG";
@@ -54,7 +50,8 @@ impl<W: Write> Play<W> {
 
     async fn call(&mut self, buyer: &Agent, path: &str, payment: Option<&str>, status: u16) -> Result<Answer> {
         let (path, body) = (path.to_string(), Some(BODY.to_string()));
-        self.ask(Request { method: "POST", path, key: Some(&buyer.key), payment, body }, status).await
+        let more = payment.map(|id| ("X-Crochet-Relay-Request-Id", id.to_string())).into_iter().collect();
+        self.ask(Request { method: "POST", path, key: Some(&buyer.key), more, body }, status).await
     }
 
     async fn pay(&mut self, buyer: &Agent, quoted: &Answer, payment: &str) -> Result<()> {

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::{
-    client::{Answer, Request},
+use crate::client::{
+    http::{Answer, Request},
     pretty::pretty,
 };
 
@@ -120,7 +120,7 @@ mod tests {
         show.step("Ask").expect("written");
         let body = Some("{\"input\":\"x\"}".to_string());
         let key = Some("am_k_0123456789");
-        show.request(&Request { method: "POST", path: "/a".into(), key, payment: None, body }).expect("written");
+        show.request(&Request { method: "POST", path: "/a".into(), key, body, ..Request::default() }).expect("written");
         assert_eq!(show.place(), "step 1 of the demo failed: Ask");
         let heading = format!(" 1. Ask {}", "-".repeat(WIDTH - 8));
         let request =

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 ///
 /// # Errors
 /// When the file cannot be read or holds no certificate.
-pub(super) fn connector(dev_ca: &Path) -> io::Result<TlsConnector> {
+pub(crate) fn connector(dev_ca: &Path) -> io::Result<TlsConnector> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if !dev_ca.as_os_str().is_empty() {
         add(&mut roots, dev_ca)?;

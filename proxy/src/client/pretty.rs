@@ -120,7 +120,7 @@ fn cut(text: &str, room: usize) -> String {
 }
 
 /// The lines of a body at most `width` wide; a body that is no JSON is shown as the text it is.
-pub(super) fn pretty(body: &[u8], width: usize) -> Vec<String> {
+pub(crate) fn pretty(body: &[u8], width: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(body);
     let node = serde_json::from_str::<&RawValue>(&text).and_then(|whole| Node::read(whole.get()));
     let Ok(node) = node else { return text.lines().map(str::to_string).collect() };
