@@ -445,6 +445,17 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_does_not_answer_is_retried_and_a_damaged_one_is_our_fault() {
+        let of = |error: StoreError| Refusal::from(error);
+        assert_eq!(of(StoreError::Unavailable("full".into())).code(), Code::StoreUnavailable);
+        assert_eq!(of(StoreError::Unknown("cut off".into())).code(), Code::StoreUnavailable);
+        let damaged = of(StoreError::Corrupt("a row of 7 bytes".into()));
+        assert_eq!((damaged.code(), damaged.status(), damaged.retry_after_seconds()), (Code::Internal, 500, None));
+        let body: Value = serde_json::from_slice(&damaged.body("https://x")).expect("JSON");
+        assert!(!body.to_string().contains("7 bytes"), "{body}");
+    }
+
+    #[test]
     fn all_that_is_added_is_shown() {
         let refusal = Refusal::from(Code::SellerError)
             .message("the \"seller\" failed")

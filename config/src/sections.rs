@@ -107,6 +107,7 @@ section!(
         roll_up_every: Duration,
         scores_every: Duration,
         review_window: Duration,
+        terms_file: PathBuf,
     }
 );
 section!(
@@ -325,6 +326,7 @@ impl Config {
                 roll_up_every: r.duration("control.roll_up_every", 10 * MS..=30 * SECOND),
                 scores_every: r.duration("control.scores_every", 10 * MS..=30 * SECOND),
                 review_window: r.duration("control.review_window", HOUR..=3650 * DAY),
+                terms_file: PathBuf::from(r.text("control.terms_file")),
             },
             identity: Identity {
                 pow_difficulty: u8::try_from(r.count("identity.pow_difficulty", 1..=8)).unwrap_or(4),

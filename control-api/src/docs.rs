@@ -1,11 +1,107 @@
-//! The pages that errors point to, written from the one table of codes.
+//! What people and agents read: the OpenAPI document, the page of codes, the texts. All of it is made from the tables
+//! that are served and refused by, and names the public URL that it is served at.
 
-use std::fmt::Write as _;
+mod openapi;
+mod operations;
+mod pages;
+mod schemas;
+mod shape;
+
+use std::{fmt::Write as _, path::Path, sync::OnceLock};
 
 use actors::refusal::{Code, Refusal};
 use serde::Serialize;
 
 use crate::{extract::Ask, reply::Reply};
+
+const JSON: &str = "application/json";
+const MARKDOWN: &str = "text/markdown; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// The OpenAPI document of a service at this public URL, which has no slash at its end; as text, ready to be kept.
+#[must_use]
+pub fn openapi(site: &str) -> String {
+    let mut text = format!("{:#}", openapi::document(site));
+    text.push('\n');
+    text
+}
+
+/// The texts of this service, each made when it is first asked for.
+pub(crate) struct Documents {
+    site: String,
+    mode: &'static str,
+    terms: String,
+    openapi: OnceLock<String>,
+    docs: OnceLock<String>,
+}
+
+impl Documents {
+    /// The texts of a service at this public URL. `terms` names the operator's, when there are any.
+    ///
+    /// # Errors
+    /// The file of terms cannot be read.
+    pub(crate) fn open(site: &str, mode: &'static str, terms: &Path) -> std::io::Result<Self> {
+        let terms = if terms.as_os_str().is_empty() { pages::TERMS.into() } else { std::fs::read_to_string(terms)? };
+        Ok(Self { site: site.into(), mode, terms, openapi: OnceLock::new(), docs: OnceLock::new() })
+    }
+}
+
+/// `GET /openapi.json`, `GET /api/openapi.json`.
+pub(crate) async fn show_openapi(ask: Ask) -> Result<Reply, Refusal> {
+    let documents = &ask.door.documents;
+    Ok(Reply::text(JSON, documents.openapi.get_or_init(|| openapi::document(&documents.site).to_string()).clone()))
+}
+
+/// `GET /docs`.
+pub(crate) async fn show_docs(ask: Ask) -> Result<Reply, Refusal> {
+    let documents = &ask.door.documents;
+    Ok(Reply::html(documents.docs.get_or_init(|| pages::docs(&documents.site)).clone()))
+}
+
+/// `GET /docs/api-reference.txt`.
+pub(crate) async fn show_api_reference(ask: Ask) -> Result<Reply, Refusal> {
+    Ok(Reply::text(PLAIN, pages::api_reference(&ask.door.site)))
+}
+
+/// `GET /docs/seller-integration.txt`.
+pub(crate) async fn show_integration(ask: Ask) -> Result<Reply, Refusal> {
+    Ok(Reply::text(PLAIN, pages::integration(&ask.door.site)))
+}
+
+/// `GET /llms.txt`.
+pub(crate) async fn show_llms(ask: Ask) -> Result<Reply, Refusal> {
+    Ok(Reply::text(PLAIN, pages::llms(&ask.door.site)))
+}
+
+/// `GET /SKILL.md`.
+pub(crate) async fn show_skill(ask: Ask) -> Result<Reply, Refusal> {
+    Ok(Reply::text(MARKDOWN, pages::skill(&ask.door.site)))
+}
+
+/// `GET /agent-skill`: a page for a browser, else the same as `/SKILL.md`.
+pub(crate) async fn show_agent_skill(ask: Ask) -> Result<Reply, Refusal> {
+    Ok(page_or_text(&ask, "Agent skill", pages::skill(&ask.door.site)))
+}
+
+/// `GET /seller-onboarding`: a page for a browser, else Markdown.
+pub(crate) async fn show_onboarding(ask: Ask) -> Result<Reply, Refusal> {
+    Ok(page_or_text(&ask, "Seller onboarding", pages::onboarding(&ask.door.site)))
+}
+
+/// `GET /.well-known/agent-protocol.json`.
+pub(crate) async fn show_agent_protocol(ask: Ask) -> Result<Reply, Refusal> {
+    let protocol = pages::agent_protocol(&ask.door.site, ask.door.documents.mode);
+    Ok(Reply::text(JSON, format!("{protocol:#}\n")))
+}
+
+/// `GET /terms`: the operator's, or that there are none.
+pub(crate) async fn show_terms(ask: Ask) -> Result<Reply, Refusal> {
+    Ok(Reply::html(pages::html_page("Terms", &ask.door.documents.terms)))
+}
+
+fn page_or_text(ask: &Ask, title: &str, markdown: String) -> Reply {
+    if ask.takes_html() { Reply::html(pages::html_page(title, &markdown)) } else { Reply::text(MARKDOWN, markdown) }
+}
 
 #[derive(Serialize)]
 struct CodeView {

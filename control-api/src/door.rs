@@ -11,6 +11,7 @@ use storage::{
 
 use crate::{
     catalog::Catalogue,
+    docs::Documents,
     identity::{Challenges, Passwords, Sessions},
 };
 
@@ -26,6 +27,7 @@ pub(crate) struct Door {
     pub(crate) sessions: Sessions,
     pub(crate) passwords: Passwords,
     pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) documents: Documents,
     pub(crate) started_at: UnixMillis,
 }
 
@@ -48,7 +50,23 @@ impl Door {
         let matches_max = config.control.search_matches_max;
         let catalogue = Catalogue::load(store.clone(), clock.clone(), matches_max).await?;
         let started_at = clock.now();
-        Ok(Self { config, store, actors, clock, site, challenges, sessions, passwords, catalogue, started_at })
+        let mode = if is_dev { "dev" } else { "production" };
+        let documents = Documents::open(&site, mode, &config.control.terms_file).map_err(|error| {
+            StoreError::Unavailable(format!("control.terms_file {}: {error}", config.control.terms_file.display()))
+        })?;
+        Ok(Self {
+            config,
+            store,
+            actors,
+            clock,
+            site,
+            challenges,
+            sessions,
+            passwords,
+            catalogue,
+            documents,
+            started_at,
+        })
     }
 
     /// Whether http, loopback sellers and the sandbox are permitted.

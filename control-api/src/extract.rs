@@ -98,6 +98,11 @@ impl Ask {
         Fields::read(&self.body, read)
     }
 
+    /// Whether the client asks for a page for people by name.
+    pub(crate) fn takes_html(&self) -> bool {
+        header_text(&self.request, header::ACCEPT.as_str()).unwrap_or_default().contains("text/html")
+    }
+
     /// Whether the client would rather have JSON than a page for people.
     pub(crate) fn prefers_json(&self) -> bool {
         let accept = header_text(&self.request, header::ACCEPT.as_str()).unwrap_or_default();

@@ -23,6 +23,7 @@ mod sandbox;
 mod server;
 mod trust;
 
+pub use docs::openapi;
 pub use identity::password::{PasswordError, hash_password};
 pub use routes::{Access, ROUTES, Route};
 pub use server::{ControlApi, ControlError, Listen, start};

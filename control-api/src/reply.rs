@@ -79,7 +79,12 @@ impl Reply {
 
     /// A page for people.
     pub(crate) fn html(body: String) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body: body.into_bytes(), cookie: None }
+        Self::text("text/html; charset=utf-8", body)
+    }
+
+    /// A text of this media type, without the envelope.
+    pub(crate) fn text(content_type: &'static str, body: String) -> Self {
+        Self { status: StatusCode::OK, content_type, body: body.into_bytes(), cookie: None }
     }
 
     fn new<T: Serialize, P: Serialize>(status: StatusCode, data: T, pagination: Option<P>) -> Result<Self, Refusal> {

@@ -158,8 +158,19 @@ routes! {
     // the sandbox rail's own side, in dev mode
     "/api/v1/sandbox/payments/{id}" { GET Key => sandbox::show }
     "/api/v1/sandbox/payments/{id}/pay" { POST Key => sandbox::pay }
-    // what errors point to
+    // what people and agents read
+    "/openapi.json" { GET Open => docs::show_openapi }
+    "/api/openapi.json" { GET Open => docs::show_openapi }
+    "/docs" { GET Open => docs::show_docs }
     "/docs/errors" { GET Open => docs::errors }
+    "/docs/api-reference.txt" { GET Open => docs::show_api_reference }
+    "/docs/seller-integration.txt" { GET Open => docs::show_integration }
+    "/llms.txt" { GET Open => docs::show_llms }
+    "/SKILL.md" { GET Open => docs::show_skill }
+    "/agent-skill" { GET Open => docs::show_agent_skill }
+    "/.well-known/agent-protocol.json" { GET Open => docs::show_agent_protocol }
+    "/seller-onboarding" { GET Open => docs::show_onboarding }
+    "/terms" { GET Open => docs::show_terms }
 }
 
 /// A `GET` route answers `HEAD` too, without the body.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use config::{Config, Problems};
 
-use crate::{admin::AdminCommand, client::ClientCommand};
+use crate::{admin::AdminCommand, client::ClientCommand, verify_signature::VerifyArguments};
 
 /// Exit code for a configuration that cannot be used.
 pub const EXIT_CONFIGURATION: u8 = 64;
@@ -44,6 +44,8 @@ pub enum Command {
     /// What operators do by hand: on a stopped store directly, on a running one through its operations port
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Checks a call that a seller received and saved; exits 0 when it is good, 1 when not, 2 when it cannot be read
+    VerifySignature(VerifyArguments),
     /// What buyers and sellers do.
     #[command(flatten)]
     Client(Box<ClientCommand>),

@@ -35,3 +35,4 @@ pub mod tls;
 pub mod trace;
 pub mod upstream;
 mod utf8;
+pub mod verify_signature;

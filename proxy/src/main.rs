@@ -17,6 +17,7 @@ use proxy::{
     server::Bound,
     telemetry::{self, Telemetry, operations},
     upstream::Sellers,
+    verify_signature,
 };
 use storage::model::Clock;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Check(file) => file.load(false).map(|config| check(&config)),
         Command::Config { default: true, .. } => Ok(say(config::DEFAULT)),
         Command::Admin(order) => order.signed().file.load(false).map(|config| operate(&config, order)),
+        Command::VerifySignature(asked) => return verify_signature::run(asked, |text| drop(say(text)), complain),
         Command::Config { file, .. } => file.effective().map(|text| say(&text)),
     };
     match result {

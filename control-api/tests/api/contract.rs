@@ -1,5 +1,8 @@
 //! What holds for every route: who is refused, how a refusal looks, what every answer carries.
 
+use std::path::Path;
+
+use actors::refusal::Code;
 use control_api::{Access, ROUTES, Route};
 use reqwest::{Method, StatusCode, header};
 use serde_json::json;
@@ -112,7 +115,18 @@ async fn no_route_is_open_but_those_that_are_meant_to_be() {
         "/api/v1/listings/{id}",
         "/api/v1/reviews/{id}",
         "/api/v1/agents/{id}/score",
+        "/openapi.json",
+        "/api/openapi.json",
+        "/docs",
         "/docs/errors",
+        "/docs/api-reference.txt",
+        "/docs/seller-integration.txt",
+        "/llms.txt",
+        "/SKILL.md",
+        "/agent-skill",
+        "/.well-known/agent-protocol.json",
+        "/seller-onboarding",
+        "/terms",
     ];
     assert_eq!(open, expected);
     assert!(
@@ -194,9 +208,87 @@ async fn every_docs_url_resolves() {
         let code = row["code"].as_str().expect("text");
         assert!(page.text.contains(&format!("id=\"{code}\"")), "{code}");
     }
+    // What a refusal points to is that page of this very server, at the anchor of its code.
     let refusal = world.get("/nowhere", None).await;
     let url = refusal.body["error"]["recovery"]["docs_url"].as_str().expect("text").to_string();
     assert_eq!(url, format!("{}/docs/errors#NOT_FOUND", world.site));
+}
+
+/// Sources of tests: of this crate, of the proxy, of the actors beneath.
+fn test_sources() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    let mut waiting: Vec<_> =
+        ["control-api/tests", "control-api/src", "proxy/tests", "proxy/src", "actors/tests", "actors/src"]
+            .iter()
+            .map(|folder| root.join(folder))
+            .collect();
+    let mut sources = String::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            let text = std::fs::read_to_string(&path).expect("a source");
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // Of a source with its tests beside it, the tests only.
+            let is_test = path.components().any(|part| part.as_os_str() == "tests") || name.ends_with("tests.rs");
+            let tests =
+                if is_test { Some(text.as_str()) } else { text.split_once("#[cfg(test)]").map(|(_, tests)| tests) };
+            sources.push_str(tests.unwrap_or_default());
+        }
+    }
+    sources
+}
+
+/// Codes that no test can bring about from outside, and why.
+const UNREACHED: &[(&str, &str)] = &[];
+
+#[test]
+fn every_code_is_met_by_a_test() {
+    let sources = test_sources();
+    for code in Code::ALL {
+        let (name, row) = (format!("Code::{code:?}"), code.row());
+        let is_met = sources.contains(&format!("\"{}\"", row.code))
+            || sources.split(&name).skip(1).any(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric()));
+        let excuse = UNREACHED.iter().find(|(code, _)| *code == row.code);
+        assert_eq!(is_met, excuse.is_none(), "{}: {excuse:?}", row.code);
+    }
+}
+
+/// What a test says to reach a route: the helper for its method, and its path with anything in the place of braces.
+fn is_requested(sources: &str, route: &Route) -> bool {
+    let lower = route.method.to_ascii_lowercase();
+    let helpers = [format!(".{lower}("), format!("Method::{}", route.method), format!("\"{}\"", route.method)];
+    let path = route.path.strip_prefix("/api/v1").unwrap_or(route.path);
+    let is_it = |literal: &str| {
+        let literal = literal.split('?').next().unwrap_or_default();
+        let literal = literal.strip_prefix("/api/v1").unwrap_or(literal);
+        let (wanted, given): (Vec<&str>, Vec<&str>) = (path.split('/').collect(), literal.split('/').collect());
+        wanted.len() == given.len()
+            && wanted.iter().zip(&given).all(|(wanted, given)| match (wanted.starts_with('{'), given.contains('{')) {
+                (true, _) => !given.is_empty(),
+                (false, false) => wanted == given,
+                (false, true) => false,
+            })
+    };
+    // In one function both: the path, and a request of that method.
+    sources.split("fn ").any(|function| {
+        let literals = function.split('"').skip(1).step_by(2).filter(|literal| literal.starts_with('/'));
+        helpers.iter().any(|helper| function.contains(helper.as_str())) && literals.into_iter().any(is_it)
+    })
+}
+
+#[test]
+fn every_route_has_a_test_and_a_refusal_of_strangers() {
+    let sources = test_sources();
+    for route in ROUTES {
+        assert!(is_requested(&sources, route), "no test asks {} {}", route.method, route.path);
+        let is_guarded = route.access.needs_key() || route.access == Access::Session;
+        assert_ne!(
+            is_guarded,
+            route.access.is_open(),
+            "{route:?} is neither open nor refused to strangers by a test above"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

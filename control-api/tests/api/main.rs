@@ -6,6 +6,8 @@ mod api_keys;
 mod browse;
 mod claims;
 mod contract;
+mod described;
+mod documents;
 mod endpoint_test;
 mod endpoints;
 mod history;

@@ -16,7 +16,7 @@ use actors::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use config::Config;
-use control_api::{ControlApi, Listen};
+use control_api::{ControlApi, Listen, ROUTES};
 use k256::ecdsa::SigningKey;
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ use storage::{
         ResultPlace, UnixMillis, Wallet as StoredWallet, WalletCapability, WalletId,
     },
 };
+
+use crate::described::{self, Exchange};
 
 /// A moment with milliseconds, some time ago: scripted, so that tests move it.
 pub const BEGIN: u64 = 1_795_500_623_007;
@@ -155,9 +157,10 @@ impl World {
         self.millis.fetch_add(u64::try_from(span.as_millis()).expect("short"), Ordering::Relaxed);
     }
 
-    /// A request to a path below the API's base, or to a page of the site when it begins with `/docs`.
+    /// A request to a path below the API's base, or to a page of the site when it is one.
     pub fn request(&self, method: Method, path: &str, key: Option<&str>) -> RequestBuilder {
-        let base = if path.starts_with("/docs") { "" } else { "/api/v1" };
+        let is_page = ROUTES.iter().any(|route| route.path == path && !path.starts_with("/api/v1"));
+        let base = if is_page { "" } else { "/api/v1" };
         let request = self.http.request(method, format!("{}{base}{path}", self.base));
         match key {
             Some(key) => request.bearer_auth(key),
@@ -165,12 +168,24 @@ impl World {
         }
     }
 
+    /// Sends it; every answer in every test must be as the OpenAPI document says.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
-        let response = request.send().await.expect("an answer");
+        let request = request.build().expect("a request");
+        let (method, path) = (request.method().to_string(), request.url().path().to_string());
+        let response = self.http.execute(request).await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.expect("a body");
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status, headers, text, body }
+        let answer = Answer { status, headers, text, body };
+        described::check(&Exchange {
+            method: &method,
+            path: &path,
+            status,
+            content_type: answer.header("content-type"),
+            headers: &|name| answer.headers.contains_key(name),
+            body: &answer.body,
+        });
+        answer
     }
 
     pub async fn get(&self, path: &str, key: Option<&str>) -> Answer {

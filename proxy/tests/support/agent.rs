@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sha3::Keccak256;
 
-use super::Gateway;
+use super::{Gateway, described};
 
 pub struct Answer {
     pub status: u16,
@@ -27,6 +27,19 @@ impl Answer {
     pub fn payment_id(&self) -> String {
         let id = self.json["data"]["payment"]["relay_request_id"].as_str();
         id.unwrap_or_else(|| panic!("no payment id in {}: {}", self.status, self.json)).to_string()
+    }
+
+    /// Panics when it is not as the OpenAPI document says.
+    #[track_caller]
+    pub fn is_described(&self, method: &str, path: &str) {
+        described::check(&described::Exchange {
+            method,
+            path,
+            status: self.status,
+            content_type: self.header("content-type"),
+            headers: &|name| self.headers.contains_key(name),
+            body: &self.json,
+        });
     }
 
     pub fn details(&self) -> &Value {
@@ -97,6 +110,7 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: Option<Vec<u8>>,
 ) -> Answer {
+    let asked = (method.to_string(), url.splitn(4, '/').nth(3).map_or_else(String::new, |path| format!("/{path}")));
     let mut request = http.request(method, url);
     if !key.is_empty() {
         request = request.bearer_auth(key);
@@ -111,7 +125,12 @@ pub async fn send(
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let bytes = response.bytes().await.map(|bytes| bytes.to_vec()).unwrap_or_default();
     let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    Answer { status, headers, bytes, json }
+    let answer = Answer { status, headers, bytes, json };
+    // What broke off on the way is no answer; a whole one must be as the OpenAPI document says.
+    if answer.json != Value::Null {
+        answer.is_described(&asked.0, &asked.1);
+    }
+    answer
 }
 
 impl Agent {

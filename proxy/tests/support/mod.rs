@@ -12,6 +12,8 @@
 #![allow(clippy::allow_attributes_without_reason, clippy::allow_attributes)]
 
 pub mod agent;
+#[path = "../../../control-api/tests/api/described.rs"]
+pub mod described;
 pub mod gateway;
 pub mod operations;
 pub mod script;
