@@ -212,6 +212,7 @@ section!(
         payment_cache: usize,
         unpaid_kept: Duration,
         changes_max: usize,
+        backup_bytes_per_second: u64,
     }
 );
 section!(
@@ -402,6 +403,7 @@ impl Config {
                 payment_cache: r.size("storage.payment_cache", 16..=10_000_000),
                 unpaid_kept: r.duration("storage.unpaid_kept", HOUR..=30 * DAY),
                 changes_max: r.size("storage.changes_max", 16..=10_000_000),
+                backup_bytes_per_second: r.bytes("storage.backup_bytes_per_second", MIB..=64 * GIB),
             },
             telemetry: Telemetry {
                 listen: r.address("telemetry.listen"),

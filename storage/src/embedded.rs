@@ -3,6 +3,7 @@
 //!
 //! *Never:* answers before the sync, reads the clock by itself, keeps a fact only in memory.
 
+mod backup;
 mod catalog;
 mod changes;
 mod codec;
@@ -28,7 +29,7 @@ mod trust;
 mod vitals;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -61,7 +62,7 @@ use crate::{
     error::{StoreError, StoreResult},
     model::{Clock, Owner, Payment, PaymentId, UnixMillis},
     sealed::Sealer,
-    store::Store,
+    store::{BackupReport, Store},
 };
 
 /// Where a test may step in.
@@ -335,6 +336,16 @@ impl Store for Embedded {
 
     fn check(&self) -> StoreResult<()> {
         self.shared.queue.check()
+    }
+
+    async fn backup(&self, into: &Path) -> StoreResult<BackupReport> {
+        let (shared, into) = (Arc::clone(&self.shared), into.to_path_buf());
+        let (caller, report) = oneshot::channel();
+        // A thread of its own: it reads for minutes, and nobody's work may wait for that.
+        let thread = std::thread::Builder::new().name("store-backup".into());
+        let started = thread.spawn(move || drop(caller.send(shared.backup(&into))));
+        started.map_err(|error| StoreError::Unavailable(format!("no thread for the backup: {error}")))?;
+        report.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the backup was broken off".into())))
     }
 
     async fn close(&self) -> StoreResult<()> {

@@ -17,6 +17,8 @@ pub use sandbox::*;
 pub use secrets::*;
 pub use trust::*;
 
+use std::path::Path;
+
 use async_trait::async_trait;
 
 use crate::{error::StoreResult, model::Owner};
@@ -38,9 +40,28 @@ pub trait Store:
     /// Why it would not.
     fn check(&self) -> StoreResult<()>;
 
+    /// Copies the store into a new folder `into`, while it serves.
+    ///
+    /// # Errors
+    /// `Unavailable` when the folder exists or cannot be written, or when this backend is copied by its own tools.
+    async fn backup(&self, into: &Path) -> StoreResult<BackupReport>;
+
     /// Finishes what was begun, syncs and closes. Every later call is `Unavailable`.
     ///
     /// # Errors
     /// `Unknown` when the last steps could not be confirmed.
     async fn close(&self) -> StoreResult<()>;
+}
+
+/// What a backup or a restore came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupReport {
+    /// Keys with their values.
+    pub entries: u64,
+    /// The last commit that is in it.
+    pub sequence: u64,
+    /// Files of larger results.
+    pub files: u64,
+    /// Bytes written or read.
+    pub bytes: u64,
 }

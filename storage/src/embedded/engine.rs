@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice};
 use parking_lot::RwLock;
 
 use super::{
@@ -17,6 +17,9 @@ use crate::{
 const MIB: u64 = 1 << 20;
 /// The engine takes no smaller journal.
 const JOURNAL_MIN: u64 = 64 * MIB;
+const MONEY: &str = "money";
+const MARKET: &str = "market";
+const META: &str = "meta";
 /// Results come and go with their bucket: a small memtable is enough, and there is one for each live bucket.
 const RESULT_MEMTABLE_MAX: u64 = 16 * MIB;
 /// The engine's second worker matters: with one, a rotation can wait for ever on the queue that it alone empties.
@@ -114,11 +117,11 @@ impl Engine {
                 || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes).manual_journal_persist(true);
             database.keyspace(name, options).map_err(read_error)
         };
-        let meta = open("meta", config.memtable_bytes)?;
+        let meta = open(META, config.memtable_bytes)?;
         let memtable_bytes = memtable_bytes(&database, &meta, config.memtable_bytes)?;
         let engine = Self {
-            money: open("money", memtable_bytes)?,
-            market: open("market", memtable_bytes)?,
+            money: open(MONEY, memtable_bytes)?,
+            market: open(MARKET, memtable_bytes)?,
             meta,
             buckets: RwLock::new(Vec::new()),
             memtable_bytes,
@@ -232,7 +235,7 @@ impl Engine {
         if let Some(bucket) = known {
             return Ok(bucket.clone());
         }
-        let results = self.database.keyspace(&format!("results-{start}-{span}"), options).map_err(read_error)?;
+        let results = self.database.keyspace(&bucket_name(start, span), options).map_err(read_error)?;
         let bucket = Bucket { start, span, results };
         buckets.push(bucket.clone());
         Ok(bucket)
@@ -322,6 +325,76 @@ impl Engine {
     }
 }
 
+/// All of the store at one moment; what is written later is not in it.
+pub(crate) struct Snapshot {
+    snapshot: fjall::Snapshot,
+    keyspaces: Vec<(String, Keyspace)>,
+}
+
+impl Snapshot {
+    /// The names of the keyspaces.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.keyspaces.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Keys and values of a keyspace, in order.
+    pub(crate) fn entries(&self, name: &str) -> impl Iterator<Item = StoreResult<(Slice, Slice)>> {
+        let found = self.keyspaces.iter().find(|(known, _)| known == name);
+        let entries = found.map(|(_, keyspace)| self.snapshot.iter(keyspace));
+        entries.into_iter().flatten().map(|guard| guard.into_inner().map_err(read_error))
+    }
+
+    /// The last commit that is in it.
+    ///
+    /// # Errors
+    /// When the engine cannot read it.
+    pub(crate) fn sequence(&self) -> StoreResult<u64> {
+        let key = keys::commit_sequence();
+        let money = self.keyspaces.iter().find(|(name, _)| name == MONEY);
+        let found = money.map(|(_, money)| self.snapshot.get(money, &key.bytes)).transpose().map_err(read_error)?;
+        Ok(found.flatten().map(|bytes| decode("commit sequence", &bytes)).transpose()?.unwrap_or(0))
+    }
+}
+
+impl Engine {
+    /// The store as it is now. Whoever holds it for long must watch whether the store is being reopened.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let fixed = [(MONEY, &self.money), (MARKET, &self.market), (META, &self.meta)];
+        let fixed = fixed.map(|(name, keyspace)| (name.to_string(), keyspace.clone()));
+        let buckets = self.buckets();
+        let results = buckets.into_iter().map(|bucket| (bucket_name(bucket.start, bucket.span), bucket.results));
+        Snapshot { snapshot: self.database.snapshot(), keyspaces: fixed.into_iter().chain(results).collect() }
+    }
+
+    /// Fills a keyspace that holds nothing with entries in order; returns how many they were. They are durable when it
+    /// returns.
+    ///
+    /// # Errors
+    /// `Corrupt` when there is no such keyspace, and what `entries` says.
+    pub(crate) fn load(&self, name: &str, entries: &mut dyn Iterator<Item = StoreResult<Entries>>) -> StoreResult<u64> {
+        let keyspace = match (name, bucket_of_name(name)) {
+            (MONEY, _) => self.money.clone(),
+            (MARKET, _) => self.market.clone(),
+            (META, _) => self.meta.clone(),
+            (_, Some((start, span))) => self.bucket_open(start, span)?.results,
+            _ => return Err(StoreError::Corrupt(format!("there is no keyspace {name:?}"))),
+        };
+        let mut ingestion = keyspace.start_ingestion().map_err(read_error)?;
+        let mut count = 0;
+        for found in entries {
+            for (key, value) in found? {
+                ingestion.write(key, value).map_err(read_error)?;
+                count += 1;
+            }
+        }
+        ingestion.finish().map_err(read_error)?;
+        Ok(count)
+    }
+}
+
+/// Keys and values on their way into a new store.
+pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The limit of a memtable. The engine keeps the one that a keyspace was made with, so the store notes it, and another
 /// one in the configuration counts for new stores only.
 fn memtable_bytes(database: &Database, meta: &Keyspace, wanted: u64) -> StoreResult<u64> {
@@ -337,6 +410,10 @@ fn memtable_bytes(database: &Database, meta: &Keyspace, wanted: u64) -> StoreRes
     batch.insert(meta, key, encode(&wanted)?);
     batch.commit().map_err(read_error)?;
     Ok(wanted)
+}
+
+fn bucket_name(start: u64, span: u64) -> String {
+    format!("results-{start}-{span}")
 }
 
 /// The start and span in a bucket's name.

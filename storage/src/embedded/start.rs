@@ -135,6 +135,26 @@ pub(crate) fn format(path: &Path) -> StoreResult<u32> {
     }
 }
 
+/// Checks that a copy of a store is one that this program can read.
+///
+/// # Errors
+/// `Unavailable` when there is no copy, else as [`format`].
+pub(crate) fn format_of_copy(from: &Path) -> StoreResult<()> {
+    let file_path = from.join("format");
+    if !file_path.is_file() {
+        return Err(StoreError::Unavailable(format!("{} is not a backup: it has no file `format`", from.display())));
+    }
+    format(from).map(drop)
+}
+
+/// Marks a copy of a store, or a store made from one, with the format of the other.
+///
+/// # Errors
+/// `Unavailable` when it cannot be written.
+pub(crate) fn copy_format(from: &Path, into: &Path) -> StoreResult<()> {
+    format_write(into, format(from)?)
+}
+
 fn format_write(path: &Path, format: u32) -> StoreResult<()> {
     let (draft, file_path) = (path.join("format.new"), path.join("format"));
     let write = || {
