@@ -8,6 +8,11 @@ pub(crate) mod channel;
 pub(crate) mod order;
 mod record;
 
+use std::{
+    path::{Path, absolute},
+    time::Duration,
+};
+
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use config::Config;
@@ -20,6 +25,10 @@ use order::{Desk, Done, Errand, Kind, Order, Subject};
 
 /// Why something is done is said in so many characters at most.
 const WHY_MAX: usize = 200;
+
+const OTHER_VERSION: &str = "the gateway answered something else; is it of another version?";
+/// Between two looks at a backup.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What operators do.
 #[derive(Debug, Subcommand)]
@@ -113,6 +122,32 @@ pub fn run(config: &Config, command: &AdminCommand, user: Option<String>) -> Res
     })
 }
 
+/// Copies the store into a new folder, whether it is being served or not, and says what was copied.
+///
+/// # Errors
+/// Why it was not copied; nothing is left then.
+pub fn backup(config: &Config, into: &Path, user: Option<String>) -> Result<String> {
+    let into = absolute(into)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let who = user.unwrap_or_else(|| "unknown".into());
+        let hand = Hand { way: Way::find(config)?, who, why: "backup".into() };
+        let said = hand.backup(&into).await;
+        hand.way.close().await?;
+        said
+    })
+}
+
+/// Makes a store in the configured folder, which holds nothing, from a backup.
+///
+/// # Errors
+/// Why there is none now.
+pub fn restore(config: &Config, from: &Path) -> Result<String> {
+    let report = storage::restore(from, &config.storage)?;
+    let path = config.storage.path.display();
+    Ok(format!("{} entries and {} files are restored into {path}\n", report.entries, report.files))
+}
+
 /// How the store is reached.
 enum Way {
     Here(Box<Desk>),
@@ -163,7 +198,23 @@ impl Hand {
     async fn change(&self, order: Order) -> Result<String> {
         match self.ask(order).await? {
             Done::Changed { now } => Ok(format!("{now}\n")),
-            Done::Resealed { .. } => bail!("the gateway answered something else; is it of another version?"),
+            _ => bail!(OTHER_VERSION),
+        }
+    }
+
+    /// Orders it, then asks until it is made.
+    async fn backup(&self, into: &Path) -> Result<String> {
+        let mut is_begun = false;
+        loop {
+            match self.ask(Order::Backup { into: into.to_path_buf(), is_begun }).await? {
+                Done::BackingUp => tokio::time::sleep(LOOK_EVERY).await,
+                Done::BackedUp { entries, files, bytes } => {
+                    let into = into.display();
+                    return Ok(format!("{entries} entries and {files} files, {bytes} bytes, are copied into {into}\n"));
+                }
+                _ => bail!(OTHER_VERSION),
+            }
+            is_begun = true;
         }
     }
 
@@ -174,7 +225,7 @@ impl Hand {
             let step = self.ask(Order::Reseal { after }).await;
             let step = step.context("broken off; what was sealed stays so: run it again to go on")?;
             let Done::Resealed { rows, resealed, total, next } = step else {
-                bail!("the gateway answered something else; is it of another version?");
+                bail!(OTHER_VERSION);
             };
             sum += resealed;
             bar.advance(rows, total);

@@ -41,6 +41,22 @@ pub enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Copies the store into a new folder, while it serves or when it is stopped
+    Backup {
+        /// The folder; it must not exist
+        into: PathBuf,
+        /// Where the configuration is.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Makes a new store from a backup, in the folder that the configuration names
+    Restore {
+        /// The backup
+        from: PathBuf,
+        /// Where the configuration is.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// What operators do by hand: on a stopped store directly, on a running one through its operations port
     #[command(subcommand)]
     Admin(AdminCommand),

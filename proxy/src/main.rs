@@ -1,6 +1,6 @@
 //! The process: arguments → configuration → store → actors → control API → proxy → drain.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use actors::Actors;
 use anyhow::Context as _;
@@ -34,6 +34,10 @@ fn main() -> ExitCode {
         Command::Demo(file) => file.load(true).map(|config| serve(config, true)),
         Command::Check(file) => file.load(false).map(|config| check(&config)),
         Command::Config { default: true, .. } => Ok(say(config::DEFAULT)),
+        Command::Backup { into, file } => file.load(false).map(|config| back_up(&config, into)),
+        Command::Restore { from, file } => {
+            file.load(false).map(|config| admin::restore(&config, from).and_then(|text| say(&text)))
+        }
         Command::Admin(order) => order.signed().file.load(false).map(|config| operate(&config, order)),
         Command::VerifySignature(asked) => return verify_signature::run(asked, |text| drop(say(text)), complain),
         Command::Config { file, .. } => file.effective().map(|text| say(&text)),
@@ -107,6 +111,11 @@ fn control_listen(config: &Config) -> anyhow::Result<Listen> {
 fn operate(config: &Config, order: &AdminCommand) -> anyhow::Result<()> {
     telemetry::log(config)?;
     say(&admin::run(config, order, cli::user())?)
+}
+
+fn back_up(config: &Config, into: &Path) -> anyhow::Result<()> {
+    telemetry::log(config)?;
+    say(&admin::backup(config, into, cli::user())?)
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {

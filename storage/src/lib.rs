@@ -11,7 +11,7 @@ pub mod model;
 pub mod sealed;
 pub mod store;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 pub use embedded::Embedded;
 pub use error::{StoreError, StoreResult};
@@ -24,6 +24,17 @@ pub use store::{Store, *};
 pub fn is_owned_elsewhere(config: &config::Storage) -> StoreResult<bool> {
     match config.backend {
         config::Backend::Embedded => Embedded::is_taken(&config.path),
+    }
+}
+
+/// Makes a store in the folder that the configuration names from a copy that [`Store::backup`] made.
+///
+/// # Errors
+/// `Corrupt` when the copy is damaged, cut short or newer than this program; `Unavailable` when the folder holds
+/// something or cannot be written.
+pub fn restore(from: &Path, config: &config::Storage) -> StoreResult<BackupReport> {
+    match config.backend {
+        config::Backend::Embedded => Embedded::restore(from, &config.path, config),
     }
 }
 

@@ -1,13 +1,18 @@
 //! What can be ordered, and how it is done: the same on a stopped store and in the process that owns a running one.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use actors::Actors;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use storage::{
-    Change, Changed, Store, StoreError,
+    BackupReport, Change, Changed, Store, StoreError, StoreResult,
     model::{Clock, Listing, ListingId, ListingStatus, ProfileId, SuspendedBy},
 };
+use tokio::task::JoinHandle;
 
 use super::record::Record;
 
@@ -47,6 +52,13 @@ pub enum Order {
     Suspend(Subject),
     /// The reverse.
     Resume(Subject),
+    /// Copies the store into a new folder; asked again, how far it is.
+    Backup {
+        /// The folder, from the root on.
+        into: PathBuf,
+        /// It was ordered before, and this is the question how far it is.
+        is_begun: bool,
+    },
 }
 
 /// An order, by whom and why.
@@ -75,6 +87,17 @@ pub enum Done {
         total: Option<u64>,
         /// Where the next step goes on; `None`: there is none.
         next: Option<String>,
+    },
+    /// A copy is being made: ask again.
+    BackingUp,
+    /// It is made.
+    BackedUp {
+        /// Keys with their values.
+        entries: u64,
+        /// Files of larger results.
+        files: u64,
+        /// All of it, bytes.
+        bytes: u64,
     },
     /// Something changed, or was so already.
     Changed {
@@ -106,7 +129,7 @@ pub enum Failed {
 impl Order {
     /// A step in the middle of something is no action of its own.
     fn is_continued(&self) -> bool {
-        matches!(self, Self::Reseal { after: Some(_) })
+        matches!(self, Self::Reseal { after: Some(_) } | Self::Backup { is_begun: true, .. })
     }
 }
 
@@ -117,13 +140,17 @@ pub struct Desk {
     actors: Option<Actors>,
     clock: Clock,
     record: Record,
+    /// The copy that is being made, or was made last and not asked about since.
+    backup: Mutex<Option<(PathBuf, Copying)>>,
 }
+
+type Copying = JoinHandle<StoreResult<BackupReport>>;
 
 impl Desk {
     /// At this store; `path` is its directory, in which the record is kept.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, actors: Option<Actors>, clock: Clock, path: &Path) -> Self {
-        Self { store, actors, clock, record: Record::new(path) }
+        Self { store, actors, clock, record: Record::new(path), backup: Mutex::default() }
     }
 
     /// Closes the store.
@@ -159,7 +186,37 @@ impl Desk {
             Order::Reseal { after } => self.reseal(after.as_deref()).await,
             Order::Suspend(subject) => self.set(subject, true).await,
             Order::Resume(subject) => self.set(subject, false).await,
+            Order::Backup { into, is_begun: false } => self.backup(into),
+            Order::Backup { into, is_begun: true } => self.backed_up(into).await,
         }
+    }
+
+    /// Begins a copy, one at a time.
+    fn backup(&self, into: &Path) -> Result<Done, Failed> {
+        if !into.is_absolute() {
+            return Err(Failed::Bad("the folder of a backup is told from the root on".into()));
+        }
+        let mut backup = self.backup.lock();
+        if let Some((other, _)) = backup.as_ref().filter(|(_, copying)| !copying.is_finished()) {
+            return Err(Failed::Bad(format!("a backup is being made into {}", other.display())));
+        }
+        let (store, folder) = (Arc::clone(&self.store), into.to_path_buf());
+        *backup = Some((into.to_path_buf(), tokio::spawn(async move { store.backup(&folder).await })));
+        Ok(Done::BackingUp)
+    }
+
+    async fn backed_up(&self, into: &Path) -> Result<Done, Failed> {
+        let copying = {
+            let mut backup = self.backup.lock();
+            match backup.as_ref() {
+                Some((folder, copying)) if folder == into && !copying.is_finished() => return Ok(Done::BackingUp),
+                Some((folder, _)) if folder == into => backup.take(),
+                _ => None,
+            }
+        };
+        let (_, copying) = copying.ok_or_else(|| Failed::NotFound("no such backup is being made".into()))?;
+        let report = copying.await.map_err(|_| Failed::Bad("the backup was broken off".into()))??;
+        Ok(Done::BackedUp { entries: report.entries, files: report.files, bytes: report.bytes })
     }
 
     async fn reseal(&self, after: Option<&str>) -> Result<Done, Failed> {
