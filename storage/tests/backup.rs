@@ -63,6 +63,8 @@ impl Books {
         let folder = tempfile::tempdir().expect("a folder");
         let config = settings(folder.path(), "");
         Embedded::restore(from, &config.path, &config).expect("restored");
+        // The key is kept apart from the copy: whoever has one of them alone has no secret.
+        fs::copy(self.bench.folder().join("store/master.key"), config.path.join("master.key")).expect("the key");
         let store = Embedded::open(&config, Clock::scripted(Arc::clone(&self.bench.clock))).expect("it opens");
         (folder, store)
     }

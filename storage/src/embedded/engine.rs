@@ -297,15 +297,22 @@ impl Engine {
             let put = Put { place: Place::Key(keys::filler()), value: Some(Slice::from(filler.as_slice())) };
             self.commit(std::iter::once(put), 1).map_err(read_error)?;
         }
-        self.commit(std::iter::once(Put { place: Place::Key(keys::filler()), value: None }), 1).map_err(read_error)?;
+        // Emptied, and not removed: the engine lets a journal go by the newest entry in tables, and a merge drops removals.
+        let empty = Put { place: Place::Key(keys::filler()), value: Some(Slice::from(&[] as &[u8])) };
+        self.commit(std::iter::once(empty), 1).map_err(read_error)?;
         // The first flush seals the journal, the others let it go.
         for (keyspace, _) in self.memtables().into_iter().rev() {
             keyspace.rotate_memtable_and_wait().map_err(read_error)?;
         }
-        for keyspace in [&self.market, &self.meta] {
-            keyspace.major_compact().map_err(read_error)?;
-        }
         // A flush is done moments before its journal goes.
+        self.until_journals_go()?;
+        for keyspace in [&self.market, &self.meta] {
+            merge_all(keyspace)?;
+        }
+        Ok(())
+    }
+
+    fn until_journals_go(&self) -> StoreResult<()> {
         for _ in 0..WIPE_LOOKS {
             if self.database.journal_count() == 1 {
                 return Ok(());
@@ -323,6 +330,20 @@ impl Engine {
         let bytes = self.database.journal_disk_space().map_err(read_error)?;
         Ok(bytes.saturating_mul(100).checked_div(self.journal_bytes).unwrap_or(0))
     }
+}
+
+/// Writes all tables of a keyspace anew. The engine leaves it, and says nothing, while one of them is being merged
+/// already: it is asked until none is left of those that were there.
+fn merge_all(keyspace: &Keyspace) -> StoreResult<()> {
+    let first_new = keyspace.tree.next_table_id();
+    for _ in 0..WIPE_LOOKS {
+        keyspace.major_compact().map_err(read_error)?;
+        if keyspace.tree.current_version().iter_tables().all(|table| table.id() >= first_new) {
+            return Ok(());
+        }
+        std::thread::sleep(WIPE_PAUSE);
+    }
+    Err(StoreError::Unavailable("tables are being merged all the time".into()))
 }
 
 /// All of the store at one moment; what is written later is not in it.
