@@ -42,7 +42,7 @@ use history::RowWriter;
 use keys::{Caller, Keys};
 use limiter::Limiter;
 use listing::{FreeRight, Permit};
-use payments::{Rails, sandbox::Sandbox};
+use payments::{Rails, relay::Relay, sandbox::Sandbox};
 use seller::SellerClient;
 use tokio::sync::Notify;
 
@@ -58,6 +58,9 @@ pub enum StartError {
     /// Claims of an earlier life could not be resolved.
     #[error("recovery failed: {0}")]
     Recovery(#[from] StoreError),
+    /// A payment rail cannot be set up.
+    #[error("a payment rail cannot be set up: {0}")]
+    Rail(#[from] std::io::Error),
 }
 
 /// The one handle on everything that decides. Clones share it.
@@ -104,9 +107,14 @@ impl Actors {
         background.spawn(writing);
         let sandbox = config.payments.sandbox.enabled;
         let sandbox = sandbox.then(|| Arc::new(Sandbox::new(store.clone(), clock.clone(), &config.payments)));
+        let relay = match config.payments.relay.enabled {
+            true => Some(Arc::new(Relay::new(store.clone(), clock.clone(), &config.payments)?)),
+            false => None,
+        };
+        let rails = Rails::new(sandbox, relay, config.payments.default_rail, site);
         let limiter = Arc::new(Limiter::new(&config));
         let keys = Keys::new(store.clone(), clock.clone(), limiter.clone(), &config.actors);
-        let world = Arc::new(World::new(config, store, clock, Rails::new(sandbox, site), rows, arbiters));
+        let world = Arc::new(World::new(config, store, clock, rails, rows, arbiters));
         recover(&world).await?;
         let directory = Directory::new(world.clone());
         let recompute = Notify::new();

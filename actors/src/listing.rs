@@ -34,13 +34,19 @@ pub(crate) use mailbox::{Mailbox, ask};
 pub(crate) use purchase::release_overdue;
 pub use purchase::{ClaimFound, KeptAnswer, PaymentClaim, ReadyPayment};
 
-use crate::{payments::Checked, refusal::Refusal, world::World};
+use crate::{
+    payments::{Checked, Offered},
+    refusal::Refusal,
+    world::World,
+};
 
 type QuoteReply = oneshot::Sender<Result<QuoteOpened, Refusal>>;
 type RailReply = oneshot::Sender<Result<Checked, Refusal>>;
 
 /// Between two looks at a rail, however long it says to wait.
 const POLL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A quote that ends sooner is not offered again.
+const CONFIRM_MARGIN: Duration = Duration::from_secs(5);
 
 /// What the cold path asks.
 pub(crate) enum Question {
@@ -172,7 +178,11 @@ impl ListingActor {
 
 async fn make_quote(world: Arc<World>, mut quote: Quote, cap: Option<SpendCap>) -> Result<QuoteOpened, Refusal> {
     let provider = world.rails.of(quote.rail)?;
-    let offered = provider.offer(&quote).await?;
+    let standing = if provider.is_dear() { standing_offer(&world, &quote).await? } else { None };
+    let offered = match standing {
+        Some(offered) => offered,
+        None => provider.offer(&quote).await?,
+    };
     quote.provider_ref = offered.provider_ref;
     quote.terms = offered.terms;
     let open_max = world.config.payments.open_quotes_max;
@@ -180,6 +190,17 @@ async fn make_quote(world: Arc<World>, mut quote: Quote, cap: Option<SpendCap>) 
         None => Ok(world.store.quote_open(quote, open_max).await?),
         Some(cap) => Ok(world.store.quote_open_within(quote, open_max, cap).await?),
     }
+}
+
+/// What an open quote for the same purchase was given, when it stands long enough to be found again by the store.
+async fn standing_offer(world: &World, quote: &Quote) -> Result<Option<Offered>, Refusal> {
+    let found = world.store.quote_find(&QuoteIdentity::from(quote)).await?;
+    let soon = world.clock.now().plus(CONFIRM_MARGIN);
+    let standing = found.filter(|payment| payment.quote.rail == quote.rail && payment.is_open(soon));
+    Ok(standing.map(|payment| Offered {
+        provider_ref: payment.quote.provider_ref.clone(),
+        terms: payment.quote.terms.clone(),
+    }))
 }
 
 async fn look_at_rail(world: Arc<World>, payment: Arc<Payment>, pause: Duration) -> Result<Checked, Refusal> {

@@ -1,16 +1,22 @@
 //! Payment rails: how money is asked for and how its arrival is known. A rail reports facts; this module compares them
 //! with the quote, and nothing that a client says counts.
 
+pub mod relay;
 pub mod sandbox;
+pub mod x402;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use storage::model::{Evidence, Micros, OriginCurrency, Payment, Quote, Rail, UnixMillis};
+use storage::model::{ChainFamily, Evidence, Micros, OriginCurrency, Payment, Quote, Rail, UnixMillis};
 
 use crate::refusal::{Code, Refusal};
+use relay::Relay;
 use sandbox::Sandbox;
+
+/// When a provider that does not answer may be asked again.
+const PROVIDER_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a rail says of a payment right now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub struct RailRecord {
     pub amount: Micros,
     /// With whom it arrived.
     pub payee: String,
+    /// On which rail: a payment can be made on any that it was offered on.
+    pub rail: Rail,
 }
 
 /// The rail cannot answer.
@@ -45,15 +53,42 @@ pub enum ProviderError {
     /// Never on this route.
     #[error("the payment cannot be made on this route")]
     RouteUnavailable,
+    /// Not now; ask again after so long.
+    #[error("the payment provider is asked too often")]
+    Busy(Duration),
+    /// The price is too low for the route.
+    #[error("the price is too low for this route")]
+    BelowMinimum,
+    /// Never from this payer.
+    #[error("the payment provider refuses this payer")]
+    PayerRefused,
+    /// The buyer has no wallet that money could go back to.
+    #[error("the buyer has no payment wallet of this family")]
+    NoWallet(ChainFamily),
 }
 
 impl From<ProviderError> for Refusal {
     fn from(error: ProviderError) -> Self {
         match error {
-            ProviderError::Unavailable => {
-                Self::from(Code::PaymentProviderUnavailable).retry_after(Duration::from_secs(2))
+            ProviderError::Unavailable => Self::from(Code::PaymentProviderUnavailable).retry_about(PROVIDER_PAUSE),
+            ProviderError::Busy(after) => {
+                Self::from(Code::PaymentProviderUnavailable).retry_about(after.max(Duration::from_secs(1)))
             }
             ProviderError::RouteUnavailable => Code::PaymentRouteUnavailable.into(),
+            ProviderError::BelowMinimum => Code::PaymentRouteMinimumNotMet.into(),
+            ProviderError::PayerRefused => {
+                Self::from(Code::Forbidden).message("The payment provider does not take payments from this wallet.")
+            }
+            ProviderError::NoWallet(family) => {
+                let chain = match family {
+                    ChainFamily::Evm => "EVM",
+                    ChainFamily::Solana => "Solana",
+                };
+                Self::from(Code::PaymentRouteUnavailable).message(format!(
+                    "Paying in this currency needs an active {chain} wallet with the payment capability; link one at \
+                     POST /api/v1/me/wallets, or name another currency in X-Crochet-Origin-Currency."
+                ))
+            }
         }
     }
 }
@@ -78,6 +113,21 @@ pub trait PaymentProvider: Send + Sync {
 
     /// Who must have been paid.
     fn payee(&self) -> &str;
+
+    /// Who must have been paid for this quote: the wallet may have changed since.
+    fn payee_of(&self, _quote: &Quote) -> String {
+        self.payee().to_string()
+    }
+
+    /// Whether an offer costs something, so that one which stands is used again.
+    fn is_dear(&self) -> bool {
+        false
+    }
+
+    /// Whether a quote that was made on another rail can be paid here all the same, with nothing prepared.
+    fn joins(&self, _quote: &Quote) -> bool {
+        false
+    }
 
     /// Prepares the payment at the provider, before the quote is durable.
     ///
@@ -107,12 +157,13 @@ pub enum Verified {
 /// Compares a rail's record with what the quote asked for.
 #[must_use]
 pub fn verify(quote: &Quote, payee: &str, record: RailRecord, now: UnixMillis) -> Verified {
-    if record.payee != payee || record.amount <= Micros::ZERO {
+    // What costs nothing is paid by nothing.
+    if quote.rail == Rail::Free || record.payee != payee || record.amount <= Micros::ZERO {
         return Verified::NotOurs;
     }
     Verified::Ours(Evidence {
         proof_key: record.proof_key,
-        rail: quote.rail,
+        rail: record.rail,
         reference: record.reference,
         amount: record.amount,
         recorded_at: now,
@@ -123,17 +174,32 @@ pub fn verify(quote: &Quote, payee: &str, record: RailRecord, now: UnixMillis) -
 pub struct Rails {
     providers: HashMap<Rail, Arc<dyn PaymentProvider>>,
     sandbox: Option<Arc<Sandbox>>,
-    default: Option<Rail>,
+    /// The rails that are on, the default first.
+    order: Vec<Rail>,
     site: String,
 }
 
 impl Rails {
-    pub(crate) fn new(sandbox: Option<Arc<Sandbox>>, site: String) -> Self {
+    pub(crate) fn new(
+        sandbox: Option<Arc<Sandbox>>,
+        relay: Option<Arc<Relay>>,
+        default: config::DefaultRail,
+        site: String,
+    ) -> Self {
         let mut providers: HashMap<Rail, Arc<dyn PaymentProvider>> = HashMap::new();
         if let Some(sandbox) = &sandbox {
             providers.insert(Rail::Sandbox, sandbox.clone());
         }
-        Self { default: sandbox.as_ref().map(|_| Rail::Sandbox), providers, sandbox, site }
+        if let Some(relay) = relay {
+            providers.insert(Rail::Relay, relay);
+        }
+        let first = match default {
+            config::DefaultRail::Sandbox => Rail::Sandbox,
+            config::DefaultRail::Relay => Rail::Relay,
+        };
+        let mut order: Vec<Rail> = providers.keys().copied().collect();
+        order.sort_by_key(|rail| (*rail != first, *rail));
+        Self { providers, sandbox, order, site }
     }
 
     /// One rail, for tests.
@@ -141,7 +207,7 @@ impl Rails {
     pub(crate) fn only(provider: Arc<dyn PaymentProvider>) -> Self {
         let rail = provider.rail();
         let providers = HashMap::from([(rail, provider)]);
-        Self { default: Some(rail), providers, sandbox: None, site: String::new() }
+        Self { order: vec![rail], providers, sandbox: None, site: String::new() }
     }
 
     /// The rail of a quote that exists.
@@ -157,8 +223,24 @@ impl Rails {
     /// # Errors
     /// `PaymentRouteUnavailable` when none is on.
     pub(crate) fn default(&self) -> Result<&Arc<dyn PaymentProvider>, Refusal> {
-        let rail = self.default.ok_or(Code::PaymentRouteUnavailable)?;
-        self.of(rail)
+        self.of(*self.order.first().ok_or(Code::PaymentRouteUnavailable)?)
+    }
+
+    /// The rail that a new quote in this currency is made on: the default, or another that has such a route.
+    ///
+    /// # Errors
+    /// `PaymentRouteMinimumNotMet`, `PaymentRouteUnavailable`.
+    pub(crate) fn pick(&self, currency: OriginCurrency, price: Micros) -> Result<&Arc<dyn PaymentProvider>, Refusal> {
+        let on = || self.order.iter().filter_map(|rail| self.providers.get(rail));
+        let has_route = |provider: &&Arc<dyn PaymentProvider>| provider.minimum(currency).is_some();
+        let takes =
+            |provider: &&Arc<dyn PaymentProvider>| provider.minimum(currency).is_some_and(|least| price >= least);
+        if let Some(provider) = on().find(takes) {
+            return Ok(provider);
+        }
+        let provider = on().find(has_route).or_else(|| on().next()).ok_or(Code::PaymentRouteUnavailable)?;
+        self.check_minimum(provider, currency, price)?;
+        Ok(provider)
     }
 
     /// The sandbox's own side, for its routes.
@@ -170,7 +252,7 @@ impl Rails {
     ///
     /// # Errors
     /// `PaymentRouteMinimumNotMet`, `PaymentRouteUnavailable`.
-    pub(crate) fn check_minimum(
+    fn check_minimum(
         &self,
         provider: &Arc<dyn PaymentProvider>,
         currency: OriginCurrency,
@@ -201,6 +283,12 @@ impl Rails {
         Err(refusal)
     }
 
+    /// The rails beside its own that a quote can be paid on.
+    pub(crate) fn others<'a>(&'a self, quote: &'a Quote) -> impl Iterator<Item = &'a Arc<dyn PaymentProvider>> {
+        let on = self.order.iter().filter(|rail| **rail != quote.rail && quote.rail != Rail::Free);
+        on.filter_map(|rail| self.providers.get(rail)).filter(|provider| provider.joins(quote))
+    }
+
     /// The public URL without a slash at its end.
     pub(crate) fn site(&self) -> &str {
         &self.site
@@ -226,6 +314,10 @@ impl Rails {
         });
         let requirements =
             self.providers.get(&quote.rail).map_or(Value::Null, |rail| rail.requirements(quote, &self.site));
+        let mut offers = vec![json!({ "provider": quote.rail.name(), "requirements": requirements })];
+        offers.extend(self.others(quote).map(|provider| {
+            json!({ "provider": provider.rail().name(), "requirements": provider.requirements(quote, &self.site) })
+        }));
         let mut view = json!({
             "relay_request_id": quote.id.to_string(),
             "gateway_request_id": quote.gateway_request_id().to_string(),
@@ -236,7 +328,7 @@ impl Rails {
             "provider": quote.rail.name(),
             "body_sha256": hex::encode(quote.body_sha256),
             "status_url": format!("{}/api/v1/payments/{}", self.site, quote.id),
-            "offers": [{ "provider": quote.rail.name(), "requirements": requirements }],
+            "offers": offers,
         });
         let rate: serde_json::Number = quote.fee_rate.decimal().parse().unwrap_or_else(|_| 0.into());
         let fees = json!({

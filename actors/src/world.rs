@@ -18,7 +18,7 @@ use crate::{
     history::RowWriter,
     listing::{Flights, Gate},
     meters::Meters,
-    payments::{Checked, Rails},
+    payments::{Checked, PaymentProvider, Rails},
     refusal::{Code, Refusal},
 };
 
@@ -55,15 +55,30 @@ impl World {
         Self { config, store, clock, rails, rows, gates, arbiters, meters, flights }
     }
 
-    /// What the payment's rail says of it now, timed.
+    /// What the payment's rail says of it now, or another on which it was paid; timed.
     ///
     /// # Errors
     /// `PaymentProviderUnavailable`.
     pub(crate) async fn check_rail(&self, quote: &Quote) -> Result<Checked, Refusal> {
-        let provider = self.rails.of(quote.rail)?;
+        let found = self.check_one(self.rails.of(quote.rail)?, quote).await;
+        if matches!(found, Ok(Checked::Settled(_))) {
+            return found;
+        }
+        for provider in self.rails.others(quote) {
+            // What this rail cannot tell the buyer's own rail still can.
+            if let Ok(Checked::Settled(record)) = self.check_one(provider, quote).await
+                && record.payee == provider.payee_of(quote)
+            {
+                return Ok(Checked::Settled(record));
+            }
+        }
+        found
+    }
+
+    async fn check_one(&self, provider: &Arc<dyn PaymentProvider>, quote: &Quote) -> Result<Checked, Refusal> {
         let began = Instant::now();
         let found = provider.check(quote).await;
-        self.meters.verified(quote.rail, began.elapsed());
+        self.meters.verified(provider.rail(), began.elapsed());
         Ok(found?)
     }
 

@@ -7,6 +7,7 @@
 
 mod edge;
 mod read;
+mod relay;
 mod secret;
 mod sections;
 mod units;

@@ -6,6 +6,7 @@ use crate::{
     Problem, Secret,
     edge::{self, Http2, Network, Tls, TrustedHeader},
     read::Reader,
+    relay,
     secret::key_of_32_bytes,
 };
 
@@ -180,12 +181,27 @@ section!(
         result_ttl: Duration,
         in_progress_wait: Duration,
         pending_retry_after: Duration,
+        default_rail: DefaultRail,
         sandbox: Sandbox,
+        relay: Relay,
     }
 );
 section!(
     /// The sandbox rail.
     Sandbox { enabled: bool, recipient: String, route_minimum_micros: Vec<(String, u64)> }
+);
+section!(
+    /// The Relay rail.
+    Relay {
+        enabled: bool,
+        base_url: String,
+        api_key: Secret,
+        recipient: String,
+        timeout: Duration,
+        quotes_per_minute: u32,
+        pause: Duration,
+        route_minimum_micros: Vec<(String, u64)>,
+    }
 );
 section!(
     /// Where everything is kept.
@@ -225,6 +241,15 @@ section!(
         debug_listings_max: usize,
     }
 );
+
+/// The rail that a quote is made on when the buyer does not say and several are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultRail {
+    /// The sandbox.
+    Sandbox,
+    /// Relay.
+    Relay,
+}
 
 /// A storage implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +291,12 @@ impl Config {
                 recipient: r.text("payments.sandbox.recipient"),
                 route_minimum_micros: r.numbers("payments.sandbox.route_minimum_micros"),
             },
+            default_rail: r.choice(
+                "payments.default_rail",
+                &[("sandbox", DefaultRail::Sandbox), ("relay", DefaultRail::Relay)],
+                DefaultRail::Sandbox,
+            ),
+            relay: relay::read(r),
         };
         let digits = |key: &str| u8::try_from(r.count(key, 0..=4)).unwrap_or(0);
         Self {
@@ -451,6 +482,9 @@ impl Config {
                 }
             }
         }
+        for (key, value, reason) in relay::contradictions(self) {
+            problem(key, value, reason);
+        }
         if self.actors.circuit_pause_min > self.actors.circuit_pause_max {
             let value = humantime::format_duration(self.actors.circuit_pause_min).to_string();
             problem("actors.circuit_pause_min", value, "must not exceed actors.circuit_pause_max");
@@ -560,7 +594,7 @@ mod tests {
     #[test]
     fn no_knob_is_read_that_the_defaults_lack_and_none_stands_unread() {
         // Reading the defaults finds no missing key; each key of the file is named in the sources.
-        let source = concat!(include_str!("sections.rs"), include_str!("edge.rs"));
+        let source = concat!(include_str!("sections.rs"), include_str!("edge.rs"), include_str!("relay.rs"));
         let table: toml::Table = toml::from_str(crate::DEFAULT).expect("toml");
         for (section, value) in &table {
             let Some(keys) = value.as_table() else { continue };

@@ -23,6 +23,7 @@ pub mod page;
 pub mod play;
 pub mod progress;
 pub mod purchase;
+pub mod relay;
 pub mod report;
 pub mod rows;
 pub mod run;

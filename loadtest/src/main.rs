@@ -1,14 +1,15 @@
 //! `loadtest`: plays scenarios against a gateway, then audits its books. Exit 1 when a figure misses its target, 2 when
 //! a scenario could not be played to its end.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use loadtest::{
     figures::{Figure, figures},
     page::page,
     play::{Place, Played, play},
+    relay::Relay,
     report::report,
     scenario::{Phase, Scenario},
 };
@@ -51,10 +52,31 @@ struct Arguments {
     /// Writes the report as one HTML file too.
     #[arg(long)]
     page: Option<PathBuf>,
+    #[command(subcommand)]
+    other: Option<Other>,
+}
+
+/// What else it does than to play scenarios.
+#[derive(Subcommand)]
+enum Other {
+    /// Plays the payment provider Relay until it is interrupted; steered by POST /_steer and /_pay.
+    Relay {
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:9090")]
+        listen: SocketAddr,
+        /// The API key that it takes.
+        #[arg(long, default_value = "relay-key")]
+        key: String,
+    },
 }
 
 fn main() -> ExitCode {
-    match play_all(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let done = match &arguments.other {
+        Some(Other::Relay { listen, key }) => play_relay(*listen, key).map(|()| true),
+        None => play_all(&arguments),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -62,6 +84,15 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "where it listens is printed")]
+fn play_relay(listen: SocketAddr, key: &str) -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let relay = Relay::start(listen, key).await?;
+        println!("{}", relay.url());
+        Ok(tokio::signal::ctrl_c().await?)
+    })
 }
 
 /// Whether all figures reach their targets.

@@ -197,8 +197,8 @@ impl ListingHandle {
         }
         match self.rail_says(&payment, ask.wait).await? {
             Checked::Settled(record) => {
-                let payee = self.world.rails.of(payment.quote.rail)?.payee();
-                match verify(&payment.quote, payee, record, now) {
+                let payee = self.world.rails.of(record.rail)?.payee_of(&payment.quote);
+                match verify(&payment.quote, &payee, record, now) {
                     Verified::Ours(evidence) if evidence.amount >= payment.quote.price => {
                         Ok(ready(payment, Some(evidence)))
                     }

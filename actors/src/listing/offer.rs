@@ -44,8 +44,7 @@ impl ListingHandle {
             Some(name) => OriginCurrency::named(name).ok_or_else(unknown_currency)?,
             None => ask.caller.default_currency,
         };
-        let provider = self.world.rails.default()?;
-        self.world.rails.check_minimum(provider, currency, price)?;
+        let provider = self.world.rails.pick(currency, price)?;
         let identity = QuoteIdentity {
             buyer: ask.caller.profile.id,
             listing: self.gate.id(),

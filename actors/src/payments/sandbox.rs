@@ -111,6 +111,11 @@ impl PaymentProvider for Sandbox {
         &self.recipient
     }
 
+    /// It finds a payment by our own id.
+    fn joins(&self, quote: &Quote) -> bool {
+        self.minimum(quote.currency).is_some_and(|least| quote.price >= least)
+    }
+
     async fn offer(&self, quote: &Quote) -> Result<Offered, ProviderError> {
         Ok(Offered { provider_ref: quote.id.to_string(), terms: Vec::new() })
     }
@@ -134,6 +139,7 @@ impl PaymentProvider for Sandbox {
                 reference: record.reference,
                 amount: record.amount,
                 payee: record.recipient,
+                rail: Rail::Sandbox,
             }),
             "pending" => Checked::Pending(record.settles_at.since(now).max(Duration::from_millis(1))),
             _ => Checked::Failed,

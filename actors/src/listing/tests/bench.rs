@@ -56,7 +56,13 @@ impl PaymentProvider for Counting {
             return Ok(Checked::Pending(Duration::from_millis(50)));
         }
         let (proof_key, reference) = (quote.id.to_string(), "r".to_string());
-        Ok(Checked::Settled(RailRecord { proof_key, reference, amount: quote.price, payee: "us".into() }))
+        Ok(Checked::Settled(RailRecord {
+            proof_key,
+            reference,
+            amount: quote.price,
+            payee: "us".into(),
+            rail: quote.rail,
+        }))
     }
 }
 
