@@ -252,6 +252,7 @@ const CALL: &[Code] = &[
     Code::ProfileSuspended,
     Code::ListingUnavailable,
     Code::SelfCallForbidden,
+    Code::Forbidden,
     Code::PaymentRequired,
     Code::PaymentRouteMinimumNotMet,
     Code::PaymentRouteUnavailable,
