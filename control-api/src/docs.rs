@@ -10,6 +10,7 @@ mod shape;
 use std::{fmt::Write as _, path::Path, sync::OnceLock};
 
 use actors::refusal::{Code, Refusal};
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{extract::Ask, reply::Reply};
@@ -31,8 +32,8 @@ pub(crate) struct Documents {
     site: String,
     mode: &'static str,
     terms: String,
-    openapi: OnceLock<String>,
-    docs: OnceLock<String>,
+    openapi: OnceLock<Bytes>,
+    docs: OnceLock<Bytes>,
 }
 
 impl Documents {
@@ -49,13 +50,16 @@ impl Documents {
 /// `GET /openapi.json`, `GET /api/openapi.json`.
 pub(crate) async fn show_openapi(ask: Ask) -> Result<Reply, Refusal> {
     let documents = &ask.door.documents;
-    Ok(Reply::text(JSON, documents.openapi.get_or_init(|| openapi::document(&documents.site).to_string()).clone()))
+    Ok(Reply::text(
+        JSON,
+        documents.openapi.get_or_init(|| openapi::document(&documents.site).to_string().into()).clone(),
+    ))
 }
 
 /// `GET /docs`.
 pub(crate) async fn show_docs(ask: Ask) -> Result<Reply, Refusal> {
     let documents = &ask.door.documents;
-    Ok(Reply::html(documents.docs.get_or_init(|| pages::docs(&documents.site)).clone()))
+    Ok(Reply::html(documents.docs.get_or_init(|| pages::docs(&documents.site).into()).clone()))
 }
 
 /// `GET /docs/api-reference.txt`.

@@ -1,15 +1,22 @@
 //! Answers: the envelope, the headers that every answer has, and how money, ids and moments are shown.
 
-use std::fmt::Display;
+use std::{
+    convert::Infallible,
+    fmt::Display,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder,
+    body::{BodySize, MessageBody},
     http::{StatusCode, header},
 };
 use actors::{
     limiter::RateFields,
     refusal::{Code, Refusal},
 };
+use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use storage::model::{FeeRate, Micros, Split};
@@ -21,7 +28,7 @@ const JSON: &str = "application/json";
 pub(crate) struct Reply {
     status: StatusCode,
     content_type: &'static str,
-    body: Vec<u8>,
+    body: Bytes,
     cookie: Option<String>,
 }
 
@@ -78,13 +85,13 @@ impl Reply {
     }
 
     /// A page for people.
-    pub(crate) fn html(body: String) -> Self {
+    pub(crate) fn html(body: impl Into<Bytes>) -> Self {
         Self::text("text/html; charset=utf-8", body)
     }
 
     /// A text of this media type, without the envelope.
-    pub(crate) fn text(content_type: &'static str, body: String) -> Self {
-        Self { status: StatusCode::OK, content_type, body: body.into_bytes(), cookie: None }
+    pub(crate) fn text(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status: StatusCode::OK, content_type, body: body.into(), cookie: None }
     }
 
     fn new<T: Serialize, P: Serialize>(status: StatusCode, data: T, pagination: Option<P>) -> Result<Self, Refusal> {
@@ -101,12 +108,32 @@ impl Reply {
             tracing::error!(%error, "an answer could not be written");
             Refusal::from(Code::Internal)
         })?;
-        Ok(Self { status, content_type: JSON, body, cookie: None })
+        Ok(Self { status, content_type: JSON, body: body.into(), cookie: None })
     }
 
     /// With a whole `Set-Cookie`.
     pub(crate) fn with_cookie(self, cookie: String) -> Self {
         Self { cookie: Some(cookie), ..self }
+    }
+}
+
+/// What is written at once of a body.
+const PIECE: usize = 8 << 10;
+
+/// A body, given to its connection piece by piece. A connection copies what it is given until the client takes it: of a
+/// long text that many ask for and nobody takes, each would hold a copy.
+struct Pieces(Bytes);
+
+impl MessageBody for Pieces {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(u64::try_from(self.0.len()).unwrap_or(u64::MAX))
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let count = self.0.len().min(PIECE);
+        Poll::Ready((count > 0).then(|| Ok(self.0.split_to(count))))
     }
 }
 
@@ -132,7 +159,7 @@ pub(crate) fn write(answer: Result<Reply, Refusal>, frame: Frame, site: &str) ->
             if let Some(cookie) = reply.cookie {
                 response.insert_header((header::SET_COOKIE, cookie));
             }
-            response.insert_header((header::CONTENT_TYPE, reply.content_type)).body(reply.body)
+            response.insert_header((header::CONTENT_TYPE, reply.content_type)).body(Pieces(reply.body))
         }
         Err(refusal) => {
             let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -21,6 +21,9 @@ use tokio::sync::oneshot;
 
 use crate::{door::Door, routes};
 
+/// What a connection copies ahead of what its client has taken, besides the piece that goes beyond it.
+const WRITE_BUFFER: usize = 8 << 10;
+
 /// Where the control API listens. Never a public address: it believes what the proxy says of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
@@ -145,6 +148,7 @@ fn server(door: &Arc<Door>, listener: Listener) -> io::Result<Server> {
         .workers(knobs.control.workers)
         .disable_signals()
         .keep_alive(Duration::from_secs(75))
+        .h1_write_buffer_size(WRITE_BUFFER)
         .client_request_timeout(knobs.proxy.head_timeout)
         .shutdown_timeout(knobs.proxy.drain_grace.as_secs().max(1));
     let server = match listener {

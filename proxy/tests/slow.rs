@@ -37,7 +37,7 @@ fn attack(gateway: &Gateway, mode: &[&str]) -> Option<Attack> {
         eprintln!("SKIPPED: slow clients are for the nightly tier; ./dev test --nightly runs it");
         return None;
     }
-    let path = if mode.contains(&"-X") { "/api/v1/listings" } else { "/api/v1/auth/challenge" };
+    let path = if mode.contains(&"-X") { "/openapi.json" } else { "/api/v1/auth/challenge" };
     let started = Command::new("slowhttptest")
         .args(mode)
         .args(["-c", "1000", "-r", "1000", "-l", "60", "-i", "2", "-u"])
@@ -94,7 +94,6 @@ async fn d1_d2_d3_a_thousand_slow_clients_are_closed_and_harm_nobody() {
     let gateway = Gateway::start();
     survive("slow heads", &gateway, &["-H"]).await;
     survive("slow bodies", &gateway, &["-B", "-s", "8192"]).await;
-    // Short answers lie in the kernel's buffer, taken or not: such a connection is idle, and has the idle time-out.
-    let hasty = Gateway::with(&[("CROCHET__PROXY__IDLE_TIMEOUT", "5s"), ("CROCHET__PROXY__WRITE_TIMEOUT", "5s")]);
-    survive("slow readers", &hasty, &["-X", "-w", "1", "-y", "10", "-n", "5", "-z", "32", "-k", "3"]).await;
+    // A long text: of a short one all lies in the attacker's own kernel, and its connection is idle, as any kept one.
+    survive("slow readers", &gateway, &["-X", "-w", "1", "-y", "10", "-n", "5", "-z", "32", "-k", "3"]).await;
 }

@@ -223,6 +223,8 @@ impl Door {
         }
         // An answer leaves in one write: waiting for more would only delay it.
         let _ = stream.set_nodelay(true);
+        // A short answer is written once the kernel has it; whether the buyer takes it, only the kernel sees.
+        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(app.rules.write_timeout));
         tokio::spawn(async move {
             app.serve(stream, peer, place).await;
             if let Some(desk) = desks.get(number) {
