@@ -148,21 +148,43 @@ impl Limiter {
     /// # Errors
     /// `RateLimited`, with the time to wait.
     pub fn check_control(&self, who: ControlSubject, kind: ControlKind) -> Result<RateFields, Refusal> {
+        let left = self.take_control(who, kind)?;
+        Ok(self.fields(kind, left))
+    }
+
+    /// Takes one guess at a key off the rate of the address that it came from, together with those at the control
+    /// API's doors. Tells nothing of what is left, so that a flood of junk costs no headers.
+    ///
+    /// # Errors
+    /// `RateLimited`, with the time to wait.
+    pub fn check_guess(&self, from: IpAddr) -> Result<(), Refusal> {
+        self.take_control(ControlSubject::of(from), ControlKind::Auth).map(drop)
+    }
+
+    fn take_control(&self, who: ControlSubject, kind: ControlKind) -> Result<u32, Refusal> {
+        let limiter = self.control_limiter(who, kind);
+        let taken = limiter.check().map(|left| left.remaining_burst_capacity());
+        taken.map_err(|wait| {
+            let scope = match who {
+                ControlSubject::Profile(_) => RateScope::Route,
+                ControlSubject::Address(_) => RateScope::Address,
+                ControlSubject::Account(_) => RateScope::Account,
+            };
+            self.limited(scope, wait.wait_time_from(self.clock.now()))
+        })
+    }
+
+    /// The rate of this subject. Looks before it enters: entering locks out others, and counting all entries locks each part.
+    fn control_limiter(&self, who: ControlSubject, kind: ControlKind) -> Arc<ControlLimiter> {
+        if let Some(known) = self.control.get(&(who, kind)) {
+            return known.clone();
+        }
         if self.control.len() >= self.buyers_max {
             crate::bound::make_room(&self.control, self.buyers_max);
         }
         let ((quota, ..), _) = self.quota(kind);
         let new = || Arc::new(governor::RateLimiter::direct(quota).with_middleware());
-        let scope = match who {
-            ControlSubject::Profile(_) => RateScope::Route,
-            ControlSubject::Address(_) => RateScope::Address,
-            ControlSubject::Account(_) => RateScope::Account,
-        };
-        let limiter = self.control.entry((who, kind)).or_insert_with(new).clone();
-        match limiter.check() {
-            Ok(left) => Ok(self.fields(kind, left.remaining_burst_capacity())),
-            Err(wait) => Err(self.limited(scope, wait.wait_time_from(self.clock.now()))),
-        }
+        self.control.entry((who, kind)).or_insert_with(new).clone()
     }
 
     /// Takes one test of an endpoint off its owner's rates, that of a minute and that of a day.

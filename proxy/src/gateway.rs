@@ -4,7 +4,6 @@ use std::{net::SocketAddr, sync::Arc};
 
 use actors::{
     Actors,
-    limiter::{ControlKind, ControlSubject},
     refusal::{Code, Refusal},
 };
 use config::Config;
@@ -97,8 +96,7 @@ fn count_guess(gateway: &Gateway, refusal: Refusal, peer: SocketAddr) -> Refusal
     if refusal.code() != Code::Unauthenticated {
         return refusal;
     }
-    let who = ControlSubject::of(peer.ip());
-    gateway.actors.limits().check_control(who, ControlKind::Auth).err().unwrap_or(refusal)
+    gateway.actors.limits().check_guess(peer.ip()).err().unwrap_or(refusal)
 }
 
 /// What every refusal of a call says: where the money is, and that a paid request keeps its payment.
