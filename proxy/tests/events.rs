@@ -98,7 +98,9 @@ async fn events_pass_as_they_come_and_the_receipt_is_the_last() {
         events.until(&format!("data: event {n} ü\n\n")).await;
         spans.push(began.elapsed());
     }
-    let fastest = spans.iter().min().expect("some");
+    let (fastest, slowest) = (spans.iter().min().expect("some"), spans.iter().max().expect("some"));
+    eprintln!("{EVENTS} events, each {fastest:?} to {slowest:?} from the seller's send to the buyer");
+    // Other tests run on this machine: a stall of it is not ours.
     assert!(*fastest < Duration::from_millis(20), "an event took {fastest:?} at best");
     let (text, is_whole) = events.rest().await;
     assert!(is_whole);

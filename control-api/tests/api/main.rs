@@ -16,6 +16,7 @@ mod identity;
 mod listings;
 mod outside_wallets;
 mod payments;
+mod races;
 mod recover;
 mod reviews;
 mod revocation;

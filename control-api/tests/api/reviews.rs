@@ -9,7 +9,7 @@ use crate::support::{Agent, Answer, World, listing_id, statuses, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn stars(accuracy: u8, reliability: u8, value: u8) -> Value {
+pub fn stars(accuracy: u8, reliability: u8, value: u8) -> Value {
     json!({ "accuracy_rating": accuracy, "reliability_rating": reliability, "value_rating": value })
 }
 
@@ -19,7 +19,7 @@ async fn market(world: &World) -> (Agent, Agent, ListingId) {
     (buyer, seller, listing_id(&made))
 }
 
-async fn review(world: &World, listing: ListingId, agent: &Agent, body: &Value) -> Answer {
+pub async fn review(world: &World, listing: ListingId, agent: &Agent, body: &Value) -> Answer {
     world.post(&format!("/reviews/{listing}"), agent.key(), body).await
 }
 

@@ -216,7 +216,11 @@ impl World {
 
     /// A registered agent; the same seed has the same wallet.
     pub async fn agent(&self, seed: u8) -> Agent {
-        let wallet = Wallet::new(seed);
+        self.register(Wallet::new(seed)).await
+    }
+
+    /// The agent of a wallet that was not seen before.
+    pub async fn register(&self, wallet: Wallet) -> Agent {
         let registration = self.registration(&wallet).await;
         let registered = self.post("/register", None, &registration).await.expect(201);
         let data = &registered.body["data"];
@@ -490,7 +494,18 @@ pub struct Wallet {
 
 impl Wallet {
     pub fn new(seed: u8) -> Self {
-        let key = SigningKey::from_slice(&[seed; 32]).expect("a key");
+        Self::of_key([seed; 32])
+    }
+
+    /// For tests that need more than there are seeds.
+    pub fn numbered(number: usize) -> Self {
+        let mut key = [0x55; 32];
+        key[24..].copy_from_slice(&u64::try_from(number).expect("64 bits").to_be_bytes());
+        Self::of_key(key)
+    }
+
+    fn of_key(key: [u8; 32]) -> Self {
+        let key = SigningKey::from_slice(&key).expect("a key");
         let point = key.verifying_key().to_sec1_point(false);
         let hash = Keccak256::digest(&point.as_bytes()[1..]);
         Self { address: format!("0x{}", hex::encode(&hash[12..])), key }

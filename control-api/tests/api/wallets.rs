@@ -4,20 +4,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Agent, Wallet, World, statuses};
+use crate::support::{Agent, Wallet, World};
 
-/// How many rounds a race is run over HTTP; the store's own tests run a thousand.
-fn rounds() -> usize {
-    if std::env::var_os("CROCHET_NIGHTLY").is_some() { 1_000 } else { 40 }
-}
-
-async fn change(world: &World, agent: &Agent, id: &str, by: &Wallet, change: Value) -> crate::support::Answer {
+pub async fn change(world: &World, agent: &Agent, id: &str, by: &Wallet, change: Value) -> crate::support::Answer {
     let mut body = change;
     body["proof"] = world.proof(by, "update_wallet", agent.id, None).await;
     world.patch(&format!("/me/wallets/{id}"), agent.key(), &body).await
 }
 
-async fn first_id(world: &World, agent: &Agent) -> String {
+pub async fn first_id(world: &World, agent: &Agent) -> String {
     let listed = world.get("/me/wallets", agent.key()).await.expect(200);
     listed.body["data"][0]["id"].as_str().expect("an id").to_string()
 }
@@ -231,49 +226,4 @@ async fn the_list_ends_somewhere() {
     }
     let one_more = world.link_of(&agent, &Wallet::new(200)).await;
     world.post("/me/wallets", agent.key(), &one_more).await.refused(409, "CONFLICT");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn e12_of_two_changes_at_once_that_strand_one_wins() {
-    let world =
-        World::start_with("[limits]\nauth_per_five_minutes = 1000000\ncontrol_writes_per_minute = 1000000\n").await;
-    let (agent, second) = (world.agent(1).await, Wallet::new(2));
-    let (a, b) = (first_id(&world, &agent).await, world.link(&agent, &second).await);
-    for round in 0..rounds() {
-        let disable = || json!({ "status": "disabled" });
-        let both =
-            [change(&world, &agent, &a, &agent.wallet, disable()), change(&world, &agent, &b, &second, disable())];
-        let mut codes = statuses(both.into_iter()).await;
-        codes.sort_unstable();
-        assert_eq!(codes, [200, 409], "round {round}");
-        let listed = world.get("/me/wallets", agent.key()).await.expect(200);
-        let wallets = listed.body["data"].as_array().expect("wallets");
-        let gone = wallets.iter().find(|wallet| wallet["status"] == "disabled").expect("one");
-        let by = if gone["id"] == json!(a) { &second } else { &agent.wallet };
-        let id = gone["id"].as_str().expect("an id");
-        change(&world, &agent, id, by, json!({ "status": "active" })).await.expect(200);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn e13_of_two_profiles_that_link_one_wallet_one_wins() {
-    let world =
-        World::start_with("[limits]\nauth_per_five_minutes = 1000000\ncontrol_writes_per_minute = 1000000\n").await;
-    let (one, two) = (world.agent(1).await, world.agent(2).await);
-    for seed in 3..3 + u8::try_from(rounds().min(20)).expect("few") {
-        let new = Wallet::new(seed);
-        let (first, second) = (world.link_of(&one, &new).await, world.link_of(&two, &new).await);
-        let tries = [(&one, &first), (&two, &second), (&one, &first)];
-        let tries = tries.map(|(agent, body)| world.post("/me/wallets", agent.key(), body));
-        let codes = statuses(tries.into_iter()).await;
-        assert_eq!(codes.iter().filter(|code| **code == 201).count(), 1, "{codes:?}");
-        assert!(codes.iter().all(|code| [201, 401, 409].contains(code)), "{codes:?}");
-    }
-    // What is linked is kept as that profile's alone.
-    let count = |agent: &Agent| {
-        let key = agent.key.clone();
-        let world = &world;
-        async move { world.get("/me/wallets", Some(&key)).await.expect(200).body["data"].as_array().map_or(0, Vec::len) }
-    };
-    assert_eq!(count(&one).await + count(&two).await, 2 + rounds().min(20));
 }

@@ -46,10 +46,11 @@ impl Gateway {
 
     fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log");
-        let binary = env!("CARGO_BIN_EXE_crochet");
-        let mut command = Command::new(if self.wrapper.is_empty() { binary } else { "sh" });
+        // Figures are taken of a release build.
+        let binary = std::env::var("CROCHET_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_crochet").into());
+        let mut command = Command::new(if self.wrapper.is_empty() { &binary } else { "sh" });
         if !self.wrapper.is_empty() {
-            command.args(["-c", &self.wrapper, "sh", binary]).env("DATA", self.directory.path().join("data"));
+            command.args(["-c", &self.wrapper, "sh", &binary]).env("DATA", self.directory.path().join("data"));
         }
         command
             .arg("serve")
