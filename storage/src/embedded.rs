@@ -17,6 +17,7 @@ mod keys;
 mod live;
 mod measures;
 mod migrations;
+mod money;
 mod payments;
 mod results;
 mod roll_up;

@@ -1,5 +1,7 @@
 //! The nouns: pure values and pure transitions. Nothing here reads a clock, a file or a socket.
 
+pub mod audit;
+pub mod backward;
 pub mod catalog;
 pub mod history;
 pub mod identity;
@@ -12,6 +14,8 @@ pub mod sandbox;
 pub mod time;
 pub mod trust;
 
+pub use audit::*;
+pub use backward::*;
 pub use catalog::*;
 pub use history::*;
 pub use identity::*;

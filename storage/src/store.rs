@@ -4,6 +4,7 @@
 mod catalog;
 mod history;
 mod identity;
+mod money;
 mod payment;
 mod sandbox;
 mod secrets;
@@ -12,6 +13,7 @@ mod trust;
 pub use catalog::*;
 pub use history::*;
 pub use identity::*;
+pub use money::*;
 pub use payment::*;
 pub use sandbox::*;
 pub use secrets::*;
@@ -26,7 +28,7 @@ use crate::{error::StoreResult, model::Owner};
 /// Everything that is kept, behind one handle.
 #[async_trait]
 pub trait Store:
-    IdentityStore + CatalogStore + PaymentStore + HistoryStore + TrustStore + SandboxStore + SecretStore
+    IdentityStore + CatalogStore + PaymentStore + MoneyStore + HistoryStore + TrustStore + SandboxStore + SecretStore
 {
     /// The backend's name, for metrics and health.
     fn backend(&self) -> &'static str;

@@ -56,6 +56,7 @@ enum Tag {
     Spend = 24,
     Reservation = 25,
     ReservationEnd = 26,
+    Refund = 27,
     Profile = 32,
     Wallet = 33,
     WalletOf = 34,
@@ -152,6 +153,21 @@ pub(crate) fn payment(id: PaymentId) -> Key {
     key(Space::Money, Tag::Payment, &[&id.bytes()])
 }
 
+/// All payments, oldest first.
+pub(crate) fn payments() -> Range {
+    prefix(Space::Money, Tag::Payment, &[])
+}
+
+/// A refund of a payment.
+pub(crate) fn refund(id: PaymentId, number: u32) -> Key {
+    key(Space::Money, Tag::Refund, &[&id.bytes(), &number.to_be_bytes()])
+}
+
+/// The refunds of a payment, oldest first.
+pub(crate) fn refunds(id: PaymentId) -> Range {
+    prefix(Space::Money, Tag::Refund, &[&id.bytes()])
+}
+
 /// What changed of a payment that is under way.
 pub(crate) fn delta(id: PaymentId) -> Key {
     key(Space::Money, Tag::Delta, &[&id.bytes()])
@@ -241,6 +257,11 @@ pub(crate) fn moment_and_id(bytes: &[u8]) -> Option<(UnixMillis, [u8; 16])> {
 /// A row of a party's history, newest first.
 pub(crate) fn pointer(party: ProfileId, event: [u8; 16]) -> Key {
     key(Space::Money, Tag::Pointer, &[&party.bytes(), &newest_first(event)])
+}
+
+/// The rows of all parties' histories.
+pub(crate) fn all_pointers() -> Range {
+    prefix(Space::Money, Tag::Pointer, &[])
 }
 
 /// The event's id in the key of [`pointer`].

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     draft::Draft,
     keys::{self, Key},
+    money,
     roll_up::Note,
     spending::{self, Reserved},
 };
@@ -60,7 +61,8 @@ pub(crate) struct Pointer {
     pub(crate) posting: bool,
 }
 
-fn unbalanced(id: PaymentId) -> impl Fn(Unbalanced) -> StoreError {
+/// A transition that does not add up: a damaged record.
+pub(crate) fn unbalanced(id: PaymentId) -> impl Fn(Unbalanced) -> StoreError {
     move |error| StoreError::Corrupt(format!("{id}: {error}"))
 }
 
@@ -228,6 +230,7 @@ fn take_claim(draft: &mut Draft<'_>, payment: &mut Payment, request: ClaimReques
         let (status, posting) = (AttemptStatus::Interrupted, draft.memory.mint(now));
         let id = payment.quote.id;
         payment.release(held, status, facts, draft.rules.attempts_max, posting, now).map_err(unbalanced(id))?;
+        money::post_reversals(draft, payment)?;
     }
     Ok(payment.claim(request.owner, request.request_bytes, now))
 }
@@ -247,7 +250,9 @@ pub(crate) fn complete(
     let inline = result.place == ResultPlace::Inline;
     let outcome = step(draft, id, |draft, payment| {
         let (posting, now) = (draft.memory.mint(draft.now), draft.now);
-        payment.complete(claim, facts, result, posting, now).map_err(unbalanced(id))
+        let ended = payment.complete(claim, facts, result, posting, now).map_err(unbalanced(id))?;
+        money::post_reversals(draft, payment)?;
+        Ok(ended)
     })?;
     if let (StepOutcome::Step(Ended::Done, _), Some(bytes), true) = (&outcome, held, inline) {
         let bucket = draft.engine.bucket_at(draft.now, draft.rules.bucket_ms)?;
@@ -265,7 +270,10 @@ pub(crate) fn release(
 ) -> StoreResult<StepOutcome<Ended>> {
     step(draft, id, |draft, payment| {
         let (posting, now) = (draft.memory.mint(draft.now), draft.now);
-        payment.release(claim, status, facts, draft.rules.attempts_max, posting, now).map_err(unbalanced(id))
+        let ended = payment.release(claim, status, facts, draft.rules.attempts_max, posting, now);
+        let ended = ended.map_err(unbalanced(id))?;
+        money::post_reversals(draft, payment)?;
+        Ok(ended)
     })
 }
 
@@ -292,7 +300,8 @@ pub(crate) fn fail(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<StepOutc
     step(draft, id, |_, payment| Ok(payment.fail()))
 }
 
-fn step<T>(
+/// One transition of a payment, and what follows from it.
+pub(crate) fn step<T>(
     draft: &mut Draft<'_>,
     id: PaymentId,
     transition: impl FnOnce(&mut Draft<'_>, &mut Payment) -> StoreResult<T>,
@@ -304,7 +313,7 @@ fn step<T>(
 }
 
 /// Writes what became of a payment: its record or delta first, then what leads to it.
-fn save(draft: &mut Draft<'_>, before: &Arc<Payment>, after: Payment) -> StoreResult<Arc<Payment>> {
+pub(crate) fn save(draft: &mut Draft<'_>, before: &Arc<Payment>, after: Payment) -> StoreResult<Arc<Payment>> {
     if after.progress.version == before.progress.version {
         return Ok(Arc::clone(before));
     }

@@ -1,0 +1,286 @@
+//! Reversals and refunds as steps, and the proof of the books.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fjall::Slice;
+
+use super::{
+    Draft, Embedded, Operation, Shared,
+    codec::decode,
+    draft::read_payment,
+    engine::Engine,
+    keys,
+    steps::{self, Event, unbalanced},
+};
+use crate::{
+    error::{StoreError, StoreResult},
+    model::{
+        Discrepancy, Evidence, Micros, Payment, PaymentId, ProfileId, Rail, Refund, RefundStage, SandboxPayment,
+        TakenBack, judge, waiting,
+    },
+    store::{BooksPage, MoneyStore, RefundBegun, RefundTold, StepOutcome, TakeBackOutcome},
+};
+
+const REFUND: &str = "refund";
+/// Rows that one part of the proof looks at.
+const PART_ROWS: usize = 256;
+
+/// The refunds of a payment, as the steps before left them.
+fn refunds(draft: &Draft<'_>, id: PaymentId) -> StoreResult<Vec<Refund>> {
+    draft.scan(&keys::refunds(id))?.iter().map(|bytes| decode(REFUND, bytes)).collect()
+}
+
+/// What an open refund of this payment will send.
+fn bound(draft: &Draft<'_>, id: PaymentId) -> StoreResult<Micros> {
+    Ok(refunds(draft, id)?.iter().find(|refund| refund.is_open()).map_or(Micros::ZERO, |refund| refund.amount))
+}
+
+/// Posts what waited for the end of a claim. A payment without reversals costs a look at its evidence.
+pub(crate) fn post_reversals(draft: &mut Draft<'_>, payment: &mut Payment) -> StoreResult<()> {
+    if payment.reversal_waiting().is_none() {
+        return Ok(());
+    }
+    let (id, now) = (payment.quote.id, draft.now);
+    let bound = bound(draft, id)?;
+    payment.post_reversals(bound, &mut || draft.memory.mint(now), now).map_err(unbalanced(id))?;
+    Ok(())
+}
+
+fn take_back(draft: &mut Draft<'_>, id: PaymentId, reversal: Evidence) -> StoreResult<TakeBackOutcome> {
+    let Some(before) = draft.payment(id)? else { return Ok(TakeBackOutcome::NotFound) };
+    let proof = keys::proof(&reversal.proof_key);
+    match draft.payment_id_at(&proof)? {
+        Some(other) if other != id => return Ok(TakeBackOutcome::ProofUsed(other)),
+        _ => {}
+    }
+    let (bound, now) = (bound(draft, id)?, draft.now);
+    let mut after = Payment::clone(&before);
+    let found = after.take_back(reversal, bound, &mut || draft.memory.mint(now), now).map_err(unbalanced(id))?;
+    if matches!(found, TakenBack::Posted | TakenBack::Waits) {
+        draft.put(proof, Slice::from(&id.bytes()));
+    }
+    Ok(TakeBackOutcome::Recorded(found, steps::save(draft, &before, after)?))
+}
+
+fn begin(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<StepOutcome<(RefundBegun, Option<Refund>)>> {
+    steps::step(draft, id, |draft, payment| {
+        let known = refunds(draft, id)?;
+        if let Some(open) = known.iter().find(|refund| refund.is_open()) {
+            return Ok((RefundBegun::Open, Some(open.clone())));
+        }
+        let number = known.last().map_or(1, |refund| refund.number.saturating_add(1));
+        let Some(refund) = payment.refund_begin(number, draft.now) else { return Ok((RefundBegun::NothingOwed, None)) };
+        draft.write(keys::refund(id, number), &refund)?;
+        Ok((RefundBegun::Begun, Some(refund)))
+    })
+}
+
+fn sent(draft: &mut Draft<'_>, id: PaymentId, number: u32, reference: &str) -> StoreResult<StepOutcome<RefundTold>> {
+    steps::step(draft, id, |draft, _| {
+        let key = keys::refund(id, number);
+        let Some(before) = draft.read::<Refund>(REFUND, &key)? else { return Ok(RefundTold::NoRefund) };
+        let mut after = before.clone();
+        if !after.send(reference, draft.now) {
+            return Ok(RefundTold::OtherReference);
+        }
+        if after != before {
+            draft.write(key, &after)?;
+        }
+        Ok(RefundTold::Done)
+    })
+}
+
+fn confirm(draft: &mut Draft<'_>, id: PaymentId, number: u32) -> StoreResult<StepOutcome<RefundTold>> {
+    steps::step(draft, id, |draft, payment| {
+        let key = keys::refund(id, number);
+        let Some(mut refund) = draft.read::<Refund>(REFUND, &key)? else { return Ok(RefundTold::NoRefund) };
+        match refund.stage {
+            RefundStage::Intended => return Ok(RefundTold::NotSent),
+            RefundStage::Confirmed { .. } => return Ok(RefundTold::Done),
+            RefundStage::Sent { .. } => {}
+        }
+        let (posting, now) = (draft.memory.mint(draft.now), draft.now);
+        payment.refund_confirm(&mut refund, posting, now).map_err(unbalanced(id))?;
+        draft.write(key, &refund)?;
+        Ok(RefundTold::Done)
+    })
+}
+
+#[async_trait]
+impl MoneyStore for Embedded {
+    async fn payment_take_back(&self, id: PaymentId, reversal: Evidence) -> StoreResult<TakeBackOutcome> {
+        if reversal.amount <= Micros::ZERO {
+            return Err(StoreError::Unavailable(format!("{id}: a reversal takes more than nothing")));
+        }
+        self.shared.run(Operation::PaymentTakeBack, move |draft| take_back(draft, id, reversal)).await
+    }
+
+    async fn refund_begin(&self, id: PaymentId) -> StoreResult<StepOutcome<(RefundBegun, Option<Refund>)>> {
+        self.shared.run(Operation::RefundBegin, move |draft| begin(draft, id)).await
+    }
+
+    async fn refund_sent(&self, id: PaymentId, number: u32, reference: String) -> StoreResult<StepOutcome<RefundTold>> {
+        self.shared.run(Operation::RefundSent, move |draft| sent(draft, id, number, &reference)).await
+    }
+
+    async fn refund_confirm(&self, id: PaymentId, number: u32) -> StoreResult<StepOutcome<RefundTold>> {
+        self.shared.run(Operation::RefundConfirm, move |draft| confirm(draft, id, number)).await
+    }
+
+    async fn refund_list(&self, id: PaymentId) -> StoreResult<Vec<Refund>> {
+        let _timing = self.shared.measures.time(Operation::RefundList);
+        refunds_at(&*self.shared.engine()?, id)
+    }
+
+    async fn books_page(&self, after: Option<Vec<u8>>) -> StoreResult<BooksPage> {
+        let _timing = self.shared.measures.time(Operation::BooksPage);
+        let mut page = self.shared.books(after)?;
+        if !page.faults.is_empty() {
+            // Behind all steps under way: what was half seen before is whole now, or wrong.
+            let doubtful = std::mem::take(&mut page.faults);
+            self.shared.run(Operation::BooksPage, |_| Ok(())).await?;
+            for fault in doubtful {
+                if self.shared.still_wrong(&fault)? {
+                    page.faults.push(fault);
+                }
+            }
+        }
+        Ok(page)
+    }
+}
+
+fn refunds_at(engine: &Engine, id: PaymentId) -> StoreResult<Vec<Refund>> {
+    engine.scan(&keys::refunds(id)).map(|row| decode(REFUND, &row?.1)).collect()
+}
+
+impl Shared {
+    /// One part: payments first, then the pointers.
+    fn books(&self, after: Option<Vec<u8>>) -> StoreResult<BooksPage> {
+        let engine = self.engine()?;
+        let payments = keys::payments();
+        let from = after.unwrap_or_else(|| payments.from.clone());
+        if (&payments.from..&payments.to).contains(&&from) {
+            self.payments_part(&engine, keys::Range { from, ..payments })
+        } else {
+            let pointers = keys::all_pointers();
+            let from = if (&pointers.from..&pointers.to).contains(&&from) { from } else { pointers.from.clone() };
+            self.pointers_part(&engine, keys::Range { from, ..pointers })
+        }
+    }
+
+    fn payments_part(&self, engine: &Engine, range: keys::Range) -> StoreResult<BooksPage> {
+        // When the payments are through, the pointers begin.
+        let mut page = BooksPage { next: Some(keys::all_pointers().from), ..BooksPage::default() };
+        for (n, row) in engine.scan(&range).enumerate() {
+            let (key, _) = row?;
+            if n == PART_ROWS {
+                page.next = Some(key.to_vec());
+                break;
+            }
+            let Some(id) = keys::last_id(&key).map(PaymentId::from_bytes) else { continue };
+            match self.judge_payment(engine, id) {
+                Ok(Some((payment, refunds, faults))) => {
+                    page.totals.count(&payment);
+                    page.waiting.extend(waiting(&payment, &refunds));
+                    page.faults.extend(faults.into_iter().map(|what| Discrepancy { payment: Some(id), what }));
+                }
+                // Deleted meanwhile.
+                Ok(None) => {}
+                Err(StoreError::Corrupt(what)) => page.faults.push(Discrepancy { payment: Some(id), what }),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page)
+    }
+
+    fn pointers_part(&self, engine: &Engine, range: keys::Range) -> StoreResult<BooksPage> {
+        let mut page = BooksPage::default();
+        for (n, row) in engine.scan(&range).enumerate() {
+            let (key, value) = row?;
+            if n == PART_ROWS {
+                page.next = Some(key.to_vec());
+                break;
+            }
+            page.pointers += 1;
+            let Event::Payment(pointer) = decode("row of a history", &value)? else { continue };
+            let id = PaymentId::from_bytes(pointer.id);
+            let event = keys::event_of_pointer(&key);
+            let payment = read_payment(engine, id)?;
+            let leads = payment.is_some_and(|payment| {
+                let known = |number: u32| payment.progress.attempts.iter().any(|attempt| attempt.number == number);
+                let posted = payment.progress.postings.iter().any(|posting| Some(posting.id().bytes()) == event);
+                (pointer.attempt == 0 || known(pointer.attempt)) && (!pointer.posting || posted)
+            });
+            if !leads {
+                let what = "a row of a history leads to something that it does not have".to_string();
+                page.faults.push(Discrepancy { payment: Some(id), what });
+            }
+        }
+        Ok(page)
+    }
+
+    /// A payment, its refunds, and what is wrong with it and with what leads to it.
+    #[expect(clippy::type_complexity, reason = "three parts that belong together, used twice here")]
+    fn judge_payment(
+        &self,
+        engine: &Engine,
+        id: PaymentId,
+    ) -> StoreResult<Option<(Arc<Payment>, Vec<Refund>, Vec<String>)>> {
+        // Refunds first: a step writes the payment before them, so one that is seen here is seen there.
+        let refunds = refunds_at(engine, id)?;
+        let Some(payment) = read_payment(engine, id)? else { return Ok(None) };
+        let mut faults = judge(&payment, &refunds);
+        for shown in &payment.progress.evidence {
+            if engine.get(&keys::proof(&shown.proof_key))?.as_deref() != Some(&id.bytes()[..]) {
+                faults.push(format!("the proof {} does not lead to it", shown.proof_key));
+            }
+        }
+        for posting in &payment.progress.postings {
+            for party in posting.parties(&payment) {
+                if !leads_here(engine, party, posting.id().bytes(), id)? {
+                    faults.push(format!("posting {} is not in the history of {party}", posting.id()));
+                }
+            }
+        }
+        faults.extend(sandbox_fault(engine, &payment)?);
+        Ok(Some((payment, refunds, faults)))
+    }
+
+    fn still_wrong(&self, fault: &Discrepancy) -> StoreResult<bool> {
+        let Some(id) = fault.payment else { return Ok(true) };
+        let engine = self.engine()?;
+        match self.judge_payment(&engine, id) {
+            Ok(Some((_, _, faults))) => {
+                Ok(faults.contains(&fault.what) || fault.what.starts_with("a row of a history"))
+            }
+            Ok(None) => Ok(fault.what.starts_with("a row of a history")),
+            Err(StoreError::Corrupt(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn leads_here(engine: &Engine, party: ProfileId, event: [u8; 16], id: PaymentId) -> StoreResult<bool> {
+    Ok(match engine.get(&keys::pointer(party, event))? {
+        Some(bytes) => match decode("row of a history", &bytes)? {
+            Event::Payment(pointer) => pointer.posting && pointer.id == id.bytes(),
+            Event::FreeCalls(_) => false,
+        },
+        None => false,
+    })
+}
+
+/// The sandbox can say what it was paid: it must be what is booked.
+fn sandbox_fault(engine: &Engine, payment: &Payment) -> StoreResult<Option<String>> {
+    let shown = payment.progress.evidence.iter().filter(|shown| shown.rail == Rail::Sandbox);
+    let booked = shown.filter(|shown| shown.amount > Micros::ZERO).map(|shown| shown.amount.0);
+    let booked = booked.fold(0, i64::saturating_add);
+    if booked == 0 {
+        return Ok(None);
+    }
+    let record = engine.get(&keys::sandbox(payment.quote.id))?;
+    let record: Option<SandboxPayment> = record.map(|bytes| decode("sandbox payment", &bytes)).transpose()?;
+    let paid = record.map_or(0, |record| record.amount.0);
+    Ok((paid != booked).then(|| format!("the sandbox was paid {paid} micros and {booked} are booked")))
+}
