@@ -5,6 +5,7 @@
 
 pub(crate) mod bar;
 pub(crate) mod channel;
+mod money;
 pub(crate) mod order;
 mod record;
 
@@ -39,6 +40,13 @@ pub enum AdminCommand {
     Suspend(Named),
     /// Opens a profile again, or puts a listing back on sale
     Resume(Named),
+    /// Proves the books: every payment, posting, proof and row. Exits 1 when something in them cannot be so
+    Audit(money::Look),
+    /// Lists the money that waits: for what, since when, and what to do
+    Stuck(money::Look),
+    /// Sends back what buyers are owed: a file of transfers out, then their references in
+    #[command(subcommand)]
+    Refund(money::RefundCommand),
 }
 
 /// Who does it and why: both stand in the log and in the operators' record.
@@ -85,12 +93,24 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 impl AdminCommand {
-    /// By whom and why it is done.
-    #[must_use]
-    pub fn signed(&self) -> &Signed {
+    /// By whom and why it is done; `None` for a look, which changes nothing.
+    fn signed(&self) -> Option<&Signed> {
         match self {
-            Self::Reseal(signed) => signed,
-            Self::Suspend(named) | Self::Resume(named) => &named.signed,
+            Self::Reseal(signed) => Some(signed),
+            Self::Suspend(named) | Self::Resume(named) => Some(&named.signed),
+            Self::Refund(command) => Some(command.signed()),
+            Self::Audit(_) | Self::Stuck(_) => None,
+        }
+    }
+
+    /// Where the configuration is.
+    #[must_use]
+    pub fn file(&self) -> &ConfigFile {
+        match self {
+            Self::Audit(look) | Self::Stuck(look) => &look.file,
+            Self::Reseal(signed) => &signed.file,
+            Self::Suspend(named) | Self::Resume(named) => &named.signed.file,
+            Self::Refund(command) => &command.signed().file,
         }
     }
 }
@@ -109,13 +129,14 @@ impl Named {
 ///
 /// # Errors
 /// Why it was not done. What was done before that stays done.
-pub fn run(config: &Config, command: &AdminCommand, user: Option<String>) -> Result<String> {
+pub fn run(config: &Config, command: &AdminCommand, user: Option<String>) -> Result<Said> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let signed = command.signed();
-        let who = signed.who.clone().or(user).unwrap_or_else(|| "unknown".into());
+        let who = signed.and_then(|signed| signed.who.clone()).or(user).unwrap_or_else(|| "unknown".into());
+        let why = signed.map_or_else(|| "a look".to_string(), |signed| signed.why.clone());
         let way = Way::find(config)?;
-        let hand = Hand { way, who, why: signed.why.clone() };
+        let hand = Hand { way, who, why };
         let said = hand.work(command).await;
         hand.way.close().await?;
         said
@@ -146,6 +167,21 @@ pub fn restore(config: &Config, from: &Path) -> Result<String> {
     let report = storage::restore(from, &config.storage)?;
     let path = config.storage.path.display();
     Ok(format!("{} entries and {} files are restored into {path}\n", report.entries, report.files))
+}
+
+/// What a command has to say.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Said {
+    /// For the standard output.
+    pub text: String,
+    /// Why it is no success all the same; `None`: it is one.
+    pub fault: Option<String>,
+}
+
+impl From<String> for Said {
+    fn from(text: String) -> Self {
+        Self { text, fault: None }
+    }
 }
 
 /// How the store is reached.
@@ -179,11 +215,14 @@ struct Hand {
 }
 
 impl Hand {
-    async fn work(&self, command: &AdminCommand) -> Result<String> {
+    async fn work(&self, command: &AdminCommand) -> Result<Said> {
         match command {
-            AdminCommand::Reseal(_) => self.reseal().await,
-            AdminCommand::Suspend(named) => self.change(Order::Suspend(named.subject())).await,
-            AdminCommand::Resume(named) => self.change(Order::Resume(named.subject())).await,
+            AdminCommand::Reseal(_) => Ok(self.reseal().await?.into()),
+            AdminCommand::Suspend(named) => Ok(self.change(Order::Suspend(named.subject())).await?.into()),
+            AdminCommand::Resume(named) => Ok(self.change(Order::Resume(named.subject())).await?.into()),
+            AdminCommand::Audit(look) => self.audit(look.json).await,
+            AdminCommand::Stuck(look) => Ok(self.stuck(look.json).await?.into()),
+            AdminCommand::Refund(command) => Ok(self.refund(command).await?.into()),
         }
     }
 

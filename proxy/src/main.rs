@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::Restore { from, file } => {
             file.load(false).map(|config| admin::restore(&config, from).and_then(|text| say(&text)))
         }
-        Command::Admin(order) => order.signed().file.load(false).map(|config| operate(&config, order)),
+        Command::Admin(order) => order.file().load(false).map(|config| operate(&config, order)),
         Command::VerifySignature(asked) => return verify_signature::run(asked, |text| drop(say(text)), complain),
         Command::Config { file, .. } => file.effective().map(|text| say(&text)),
     };
@@ -110,7 +110,12 @@ fn control_listen(config: &Config) -> anyhow::Result<Listen> {
 
 fn operate(config: &Config, order: &AdminCommand) -> anyhow::Result<()> {
     telemetry::log(config)?;
-    say(&admin::run(config, order, cli::user())?)
+    let said = admin::run(config, order, cli::user())?;
+    say(&said.text)?;
+    match said.fault {
+        Some(fault) => Err(anyhow::anyhow!(fault)),
+        None => Ok(()),
+    }
 }
 
 fn back_up(config: &Config, into: &Path) -> anyhow::Result<()> {

@@ -10,6 +10,8 @@ mod catalog;
 mod history;
 #[path = "conformance/identity.rs"]
 mod identity;
+#[path = "conformance/money.rs"]
+mod money;
 #[path = "conformance/payments.rs"]
 mod payments;
 #[path = "conformance/quotes.rs"]
@@ -75,6 +77,12 @@ macro_rules! conformance {
                 unknown_payments_are_not_found,
                 books_add_up_under_a_storm,
                 the_sandbox_keeps_the_first_record;
+            money:
+                a_reversal_counts_once_and_closes_what_is_not_paid_any_more,
+                a_reversal_while_the_call_runs_is_posted_when_it_ends,
+                a_refund_is_intended_sent_and_confirmed_once,
+                a_surplus_is_refunded_while_its_call_stays_completed,
+                the_books_are_proven_in_parts_and_lies_are_told;
             results:
                 a_held_result_round_trips,
                 a_chunked_result_round_trips,

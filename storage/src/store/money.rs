@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::StepOutcome;
 use crate::{
@@ -22,7 +23,7 @@ pub enum TakeBackOutcome {
 }
 
 /// What `refund_begin` found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefundBegun {
     /// The intent is durable.
     Begun,
@@ -33,7 +34,7 @@ pub enum RefundBegun {
 }
 
 /// What telling something of a refund found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefundTold {
     /// Written, or so before.
     Done,
@@ -46,7 +47,7 @@ pub enum RefundTold {
 }
 
 /// One bounded part of the proof of the books.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BooksPage {
     /// Sums over the payments of this part.
     pub totals: Totals,
