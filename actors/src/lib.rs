@@ -20,6 +20,7 @@ pub mod payments;
 pub mod refusal;
 pub mod scores;
 pub mod seller;
+mod sweep;
 pub mod vetting;
 mod view;
 mod world;
@@ -116,6 +117,7 @@ impl Actors {
         let keys = Keys::new(store.clone(), clock.clone(), limiter.clone(), &config.actors);
         let world = Arc::new(World::new(config, store, clock, rails, rows, arbiters));
         recover(&world).await?;
+        background.spawn(sweep::run(world.clone()));
         let directory = Directory::new(world.clone());
         let recompute = Notify::new();
         let actors = Self(Arc::new(Inner { world, keys, limiter, directory, seller, recompute, system }));

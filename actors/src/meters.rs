@@ -21,9 +21,15 @@ pub(crate) enum PaymentMet {
     Expired,
     /// Its call can never run: the money is the buyer's again.
     Owed,
+    /// Its rail showed money that nobody had told of.
+    Found,
+    /// Its rail took money back.
+    TakenBack,
+    /// An outcome came after its claim was taken over: it changed nothing.
+    Orphan,
 }
 
-const MET: [&str; 5] = ["quoted", "failed", "underpaid", "expired", "owed"];
+const MET: [&str; 8] = ["quoted", "failed", "underpaid", "expired", "owed", "found", "taken_back", "orphan"];
 
 /// Whose rate a request was refused for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +93,7 @@ pub(crate) struct Meters {
     pub(crate) mailbox_depth: Gauge,
     opened: Counter,
     closed: Counter,
-    payments: [[Counter; 5]; 5],
+    payments: [[Counter; MET.len()]; 5],
     verifications: [Histogram; 5],
 }
 

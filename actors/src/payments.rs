@@ -143,6 +143,20 @@ pub trait PaymentProvider: Send + Sync {
     /// # Errors
     /// [`ProviderError`]: nothing is known; never to be taken for a no.
     async fn check(&self, quote: &Quote) -> Result<Checked, ProviderError>;
+
+    /// How much of money that this rail brought has gone back for good, by the rail's own record; `None`: nothing, or
+    /// the rail cannot tell.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: nothing is known.
+    async fn gone(&self, _quote: &Quote, _evidence: &Evidence) -> Result<Option<Micros>, ProviderError> {
+        Ok(None)
+    }
+
+    /// How long to pause after a look that nobody asked for: buyers' own come first.
+    fn reread_pause(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// What came of comparing a rail's facts with the quote.

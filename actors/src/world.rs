@@ -75,7 +75,15 @@ impl World {
         found
     }
 
-    async fn check_one(&self, provider: &Arc<dyn PaymentProvider>, quote: &Quote) -> Result<Checked, Refusal> {
+    /// What one rail says of the payment now; timed.
+    ///
+    /// # Errors
+    /// `PaymentProviderUnavailable`.
+    pub(crate) async fn check_one(
+        &self,
+        provider: &Arc<dyn PaymentProvider>,
+        quote: &Quote,
+    ) -> Result<Checked, Refusal> {
         let began = Instant::now();
         let found = provider.check(quote).await;
         self.meters.verified(provider.rail(), began.elapsed());

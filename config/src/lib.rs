@@ -8,6 +8,7 @@
 mod edge;
 mod read;
 mod relay;
+mod rereads;
 mod secret;
 mod sections;
 mod units;
@@ -15,6 +16,7 @@ mod units;
 use std::{fmt, path::Path};
 
 pub use edge::{Http2, Network, Tls, TrustedHeader};
+pub use rereads::Rereads;
 pub use secret::Secret;
 pub use sections::*;
 

@@ -19,6 +19,7 @@ pub(crate) fn read(r: &Reader<'_>) -> Relay {
         timeout: r.duration("payments.relay.timeout", quick..=60 * SECOND),
         quotes_per_minute: r.number("payments.relay.quotes_per_minute", 1..=100_000),
         pause: r.duration("payments.relay.pause", quick..=600 * SECOND),
+        reread_pause: r.duration("payments.relay.reread_pause", Duration::ZERO..=60 * SECOND),
         route_minimum_micros: r.numbers("payments.relay.route_minimum_micros"),
     }
 }

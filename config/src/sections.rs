@@ -7,6 +7,7 @@ use crate::{
     edge::{self, Http2, Network, Tls, TrustedHeader},
     read::Reader,
     relay,
+    rereads::{self, Rereads},
     secret::key_of_32_bytes,
 };
 
@@ -182,13 +183,19 @@ section!(
         in_progress_wait: Duration,
         pending_retry_after: Duration,
         default_rail: DefaultRail,
+        rereads: Rereads,
         sandbox: Sandbox,
         relay: Relay,
     }
 );
 section!(
     /// The sandbox rail.
-    Sandbox { enabled: bool, recipient: String, route_minimum_micros: Vec<(String, u64)> }
+    Sandbox {
+        enabled: bool,
+        recipient: String,
+        reorg_after: Duration,
+        route_minimum_micros: Vec<(String, u64)>,
+    }
 );
 section!(
     /// The Relay rail.
@@ -200,6 +207,7 @@ section!(
         timeout: Duration,
         quotes_per_minute: u32,
         pause: Duration,
+        reread_pause: Duration,
         route_minimum_micros: Vec<(String, u64)>,
     }
 );
@@ -280,7 +288,7 @@ impl Config {
         let payments = Payments {
             fee_rate_ppm: r.parsed("payments.fee_rate", fee_rate, 0),
             quote_ttl: r.duration("payments.quote_ttl", SECOND..=DAY),
-            window: r.duration("payments.window", HOUR..=30 * DAY),
+            window: r.duration("payments.window", SECOND..=30 * DAY),
             attempts_max: r.number("payments.attempts_max", 1..=100),
             open_quotes_max: r.number("payments.open_quotes_max", 1..=1_000_000),
             result_ttl: r.duration("payments.result_ttl", HOUR..=30 * DAY),
@@ -289,6 +297,7 @@ impl Config {
             sandbox: Sandbox {
                 enabled: r.flag("payments.sandbox.enabled"),
                 recipient: r.text("payments.sandbox.recipient"),
+                reorg_after: r.duration("payments.sandbox.reorg_after", Duration::ZERO..=30 * DAY),
                 route_minimum_micros: r.numbers("payments.sandbox.route_minimum_micros"),
             },
             default_rail: r.choice(
@@ -296,6 +305,7 @@ impl Config {
                 &[("sandbox", DefaultRail::Sandbox), ("relay", DefaultRail::Relay)],
                 DefaultRail::Sandbox,
             ),
+            rereads: rereads::read(r),
             relay: relay::read(r),
         };
         let digits = |key: &str| u8::try_from(r.count(key, 0..=4)).unwrap_or(0);
@@ -482,7 +492,7 @@ impl Config {
                 }
             }
         }
-        for (key, value, reason) in relay::contradictions(self) {
+        for (key, value, reason) in relay::contradictions(self).into_iter().chain(rereads::contradictions(self)) {
             problem(key, value, reason);
         }
         if self.actors.circuit_pause_min > self.actors.circuit_pause_max {

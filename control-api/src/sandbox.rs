@@ -38,10 +38,11 @@ struct RecordView {
 }
 
 impl RecordView {
-    fn new(record: SandboxPayment, now: UnixMillis) -> Self {
+    /// Seen from now, not from when the request came: what was paid at once has settled.
+    fn new(sandbox: &Sandbox, record: SandboxPayment) -> Self {
         Self {
             relay_request_id: Shown(record.payment),
-            status: record.status(now),
+            status: sandbox.status(&record),
             reference: record.reference,
             amount: record.amount.into(),
             recipient: record.recipient,
@@ -69,8 +70,7 @@ pub(crate) async fn pay(ask: Ask, _caller: Arc<Caller>) -> Result<Reply, Refusal
     let pay = ask.fields(read_pay)?;
     let payment = ask.door.store.payment_get(id).await?.ok_or(Code::PaymentNotFound)?;
     let record = sandbox.pay(&payment, pay).await?;
-    // Seen from after the payment, not from when the request came: what was paid at once has settled.
-    Reply::ok(RecordView::new(record, ask.door.clock.now()))
+    Reply::ok(RecordView::new(sandbox, record))
 }
 
 fn read_pay(f: &mut Fields) -> Option<SandboxPay> {
@@ -89,7 +89,7 @@ pub(crate) async fn show(ask: Ask, _caller: Arc<Caller>) -> Result<Reply, Refusa
     let sandbox = sandbox(&ask)?;
     let id: PaymentId = ask.id("id", Code::PaymentNotFound)?;
     if let Some(record) = sandbox.record(id).await? {
-        return Reply::ok(RecordView::new(record, ask.now));
+        return Reply::ok(RecordView::new(sandbox, record));
     }
     ask.door.store.payment_get(id).await?.ok_or(Code::PaymentNotFound)?;
     Reply::ok(WaitingView { relay_request_id: Shown(id), status: "waiting" })

@@ -28,6 +28,7 @@ mod start;
 mod steps;
 mod trust;
 mod vitals;
+mod work;
 
 use std::{
     path::{Path, PathBuf},

@@ -13,6 +13,7 @@ pub mod quote;
 pub mod sandbox;
 pub mod time;
 pub mod trust;
+pub mod work;
 
 pub use audit::*;
 pub use backward::*;
@@ -27,3 +28,4 @@ pub use quote::*;
 pub use sandbox::*;
 pub use time::*;
 pub use trust::*;
+pub use work::*;

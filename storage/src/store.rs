@@ -9,6 +9,7 @@ mod payment;
 mod sandbox;
 mod secrets;
 mod trust;
+mod work;
 
 pub use catalog::*;
 pub use history::*;
@@ -18,6 +19,7 @@ pub use payment::*;
 pub use sandbox::*;
 pub use secrets::*;
 pub use trust::*;
+pub use work::*;
 
 use std::path::Path;
 
@@ -28,7 +30,15 @@ use crate::{error::StoreResult, model::Owner};
 /// Everything that is kept, behind one handle.
 #[async_trait]
 pub trait Store:
-    IdentityStore + CatalogStore + PaymentStore + MoneyStore + HistoryStore + TrustStore + SandboxStore + SecretStore
+    IdentityStore
+    + CatalogStore
+    + PaymentStore
+    + MoneyStore
+    + WorkStore
+    + HistoryStore
+    + TrustStore
+    + SandboxStore
+    + SecretStore
 {
     /// The backend's name, for metrics and health.
     fn backend(&self) -> &'static str;

@@ -254,14 +254,15 @@ impl PaymentClaim {
         match finish.write(&world, id, claim).await {
             Ok(outcome) => {
                 self.flight.take();
-                read_end(outcome, claim, id)
+                finish.note_orphan(&world, &outcome, claim);
+                read_end(outcome, claim)
             }
             Err(error) => {
                 tracing::error!(payment = %id, %error, "outcome not confirmed; trying on");
                 let flight = self.flight.take();
                 let work = tokio::spawn(keep_trying(world, id, claim, finish, flight));
                 match tokio::time::timeout(CONFIRM_PATIENCE, work).await {
-                    Ok(Ok(Some(outcome))) => read_end(outcome, claim, id),
+                    Ok(Ok(Some(outcome))) => read_end(outcome, claim),
                     _ => Err(Refusal::from(error)
                         .payment_state(PaymentState::Claimed(claim))
                         .seller_called(SellerCalled::Yes)
@@ -304,6 +305,23 @@ impl Finish {
             Self::Release(facts, status) => world.store.payment_release(id, claim, *status, facts.clone()).await,
         }
     }
+
+    /// An outcome that came after its claim was taken over changed nothing; what it knew is kept here, as evidence.
+    fn note_orphan(&self, world: &World, outcome: &EndOutcome, claim: Claim) {
+        let StepOutcome::Step(Ended::NotOwner, payment) = outcome else { return };
+        if is_written(payment, claim) {
+            return;
+        }
+        let (what, facts) = match self {
+            Self::Complete(facts, _) => ("completed", facts),
+            Self::Release(facts, _) => ("released", facts),
+        };
+        tracing::error!(
+            payment = %payment.quote.id, attempt = claim.attempt, what, status = facts.seller_status_code,
+            bytes = facts.response_bytes, "orphan evidence: a late outcome of a claim that was taken over"
+        );
+        world.meters.payment(payment.quote.rail, PaymentMet::Orphan);
+    }
 }
 
 /// Writes an outcome until the store confirms it. `Unknown` may mean written: the guard makes a second write harmless,
@@ -322,7 +340,10 @@ async fn keep_trying(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
         match finish.write(&world, id, claim).await {
-            Ok(outcome) => return Some(outcome),
+            Ok(outcome) => {
+                finish.note_orphan(&world, &outcome, claim);
+                return Some(outcome);
+            }
             Err(StoreError::Corrupt(reason)) => {
                 tracing::error!(payment = %id, %reason, "outcome cannot be written");
                 return None;
@@ -334,21 +355,20 @@ async fn keep_trying(
     None
 }
 
-fn read_end(outcome: EndOutcome, claim: Claim, id: PaymentId) -> Result<Arc<Payment>, Refusal> {
+fn read_end(outcome: EndOutcome, claim: Claim) -> Result<Arc<Payment>, Refusal> {
     match outcome {
         StepOutcome::Step(Ended::Done, payment) => Ok(payment),
-        StepOutcome::Step(Ended::NotOwner, payment) => {
-            let ours = payment.progress.attempts.iter().find(|attempt| attempt.number == claim.attempt);
-            let done = ours.and_then(|attempt| attempt.end.as_ref()).map(|end| end.status);
-            // A first write that was not confirmed and was there all the same.
-            if matches!(done, Some(AttemptStatus::Completed | AttemptStatus::Released)) {
-                return Ok(payment);
-            }
-            tracing::error!(payment = %id, attempt = claim.attempt, "late outcome of a claim that was taken over");
-            Err(in_progress(payment.progress.state))
-        }
+        StepOutcome::Step(Ended::NotOwner, payment) if is_written(&payment, claim) => Ok(payment),
+        StepOutcome::Step(Ended::NotOwner, payment) => Err(in_progress(payment.progress.state)),
         StepOutcome::NotFound => Err(Code::PaymentNotFound.into()),
     }
+}
+
+/// A first write was not confirmed, and was there all the same.
+fn is_written(payment: &Payment, claim: Claim) -> bool {
+    let ours = payment.progress.attempts.iter().find(|attempt| attempt.number == claim.attempt);
+    let done = ours.and_then(|attempt| attempt.end.as_ref()).map(|end| end.status);
+    matches!(done, Some(AttemptStatus::Completed | AttemptStatus::Released))
 }
 
 /// Releases claims of this node's earlier lives under their stable request ids: at start, before anything is served.

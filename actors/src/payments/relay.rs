@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use storage::{
     Store,
-    model::{ChainFamily, Clock, Micros, OriginCurrency, Quote, Rail, UnixMillis, Wallet, WalletCapability},
+    model::{ChainFamily, Clock, Evidence, Micros, OriginCurrency, Quote, Rail, UnixMillis, Wallet, WalletCapability},
 };
 
 use super::{Checked, Offered, PaymentProvider, ProviderError, RailRecord};
@@ -55,6 +55,7 @@ pub struct Relay {
     minimums: Vec<(OriginCurrency, Micros)>,
     retry_after: Duration,
     pause: Duration,
+    reread_pause: Duration,
     quotes: DefaultDirectRateLimiter,
     /// No quote is asked for before this moment, milliseconds.
     paused_until: AtomicU64,
@@ -76,6 +77,7 @@ impl Relay {
             minimums: minimums.collect(),
             retry_after: knobs.pending_retry_after,
             pause: relay.pause,
+            reread_pause: relay.reread_pause,
             quotes: DefaultDirectRateLimiter::direct(Quota::per_minute(rate)),
             paused_until: AtomicU64::new(0),
         })
@@ -269,5 +271,17 @@ impl PaymentProvider for Relay {
                 Err(ProviderError::Unavailable)
             }
         }
+    }
+
+    /// Relay's word for it is final: an order that was filled and is refunded or failed now holds nothing for us.
+    async fn gone(&self, quote: &Quote, evidence: &Evidence) -> Result<Option<Micros>, ProviderError> {
+        let id = terms(quote)?.deposit.request_id;
+        let status: Option<StatusAnswer> = self.read(&format!("/intents/status/v3?requestId={id}"), quote).await?;
+        let is_over = status.is_some_and(|status| matches!(status.meaning(), Status::Over));
+        Ok(is_over.then_some(evidence.amount))
+    }
+
+    fn reread_pause(&self) -> Duration {
+        self.reread_pause
     }
 }

@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use serde_json::{Value, json};
 use storage::{
     Store, StoreResult,
-    model::{Clock, Micros, OriginCurrency, Payment, PaymentId, Quote, Rail, SandboxOutcome, SandboxPayment},
+    model::{Clock, Evidence, Micros, OriginCurrency, Payment, PaymentId, Quote, Rail, SandboxOutcome, SandboxPayment},
 };
 
 use super::{Checked, Offered, PaymentProvider, ProviderError, RailRecord};
@@ -34,6 +34,7 @@ pub struct Sandbox {
     recipient: String,
     minimums: Vec<(OriginCurrency, Micros)>,
     retry_after: Duration,
+    reorg_after: Duration,
     recent: DashMap<PaymentId, SandboxPayment>,
 }
 
@@ -52,6 +53,7 @@ impl Sandbox {
             recipient: knobs.sandbox.recipient.clone(),
             minimums: minimums.collect(),
             retry_after: knobs.pending_retry_after,
+            reorg_after: knobs.sandbox.reorg_after,
             recent: DashMap::new(),
         }
     }
@@ -86,6 +88,12 @@ impl Sandbox {
     /// `StoreUnavailable`.
     pub async fn record(&self, id: PaymentId) -> Result<Option<SandboxPayment>, Refusal> {
         Ok(self.find(id).await?)
+    }
+
+    /// Where a payment stands, in a provider's words.
+    #[must_use]
+    pub fn status(&self, record: &SandboxPayment) -> &'static str {
+        record.status(self.clock.now(), self.reorg_after)
     }
 
     /// A record never changes once it is durable, so the copy in memory is as good.
@@ -133,7 +141,7 @@ impl PaymentProvider for Sandbox {
         let record = self.find(quote.id).await.map_err(|_| ProviderError::Unavailable)?;
         let now = self.clock.now();
         let Some(record) = record else { return Ok(Checked::Pending(self.retry_after)) };
-        Ok(match record.status(now) {
+        Ok(match self.status(&record) {
             "success" => Checked::Settled(RailRecord {
                 proof_key: format!("sandbox:{}", record.reference),
                 reference: record.reference,
@@ -144,5 +152,10 @@ impl PaymentProvider for Sandbox {
             "pending" => Checked::Pending(record.settles_at.since(now).max(Duration::from_millis(1))),
             _ => Checked::Failed,
         })
+    }
+
+    async fn gone(&self, quote: &Quote, evidence: &Evidence) -> Result<Option<Micros>, ProviderError> {
+        let record = self.find(quote.id).await.map_err(|_| ProviderError::Unavailable)?;
+        Ok(record.filter(|record| self.status(record) == "refund").map(|_| evidence.amount))
     }
 }

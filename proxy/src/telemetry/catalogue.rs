@@ -83,9 +83,9 @@ catalogue! {
         "Rising without more calls: something they wait for is slow; the phases tell which."
     "crochet_payments_total" Counter
         ["provider": RAILS,
-         "result": Values::OneOf(&["quoted", "failed", "underpaid", "expired", "owed", "completed", "released", "replayed", "pending"])]
-        "What became of payments, by rail: quoted, seen as failed, underpaid or expired, owed back, and how paid calls ended."
-        "`failed` or `underpaid` rising: the rail or a client is broken. `owed` rising: money waits to be given back; list it with `crochet admin`."
+         "result": Values::OneOf(&["quoted", "failed", "underpaid", "expired", "owed", "found", "taken_back", "orphan", "completed", "released", "replayed", "pending"])]
+        "What became of payments, by rail: quoted, seen as failed, underpaid or expired, owed back, found when nobody had asked, taken back by the rail, outcomes that came after their claim was taken over, and how paid calls ended."
+        "`taken_back` above zero: read `docs/money.md`. `orphan` above zero: this process stood still for long, or another took its claims; no money moved. `failed` or `underpaid` rising: the rail or a client is broken. `owed` rising: money waits to be given back; list it with `crochet admin stuck`."
     "crochet_payments_open" Gauge
         ["state": Values::OneOf(&OPEN_STATES)]
         "Payments that still may buy a call, by state; counted every 30 seconds, up to 100 000 of a kind."

@@ -324,7 +324,7 @@ mod tests {
         let config = config::Config::from_parts(None, []).expect("defaults").storage;
         let engine = Engine::open(folder.path(), &config).expect("engine");
         let (live, mut memory) = (LivePayments::new(16), Memory::default());
-        let rules = Rules { attempts_max: 1, key_kept_ms: 1, bucket_ms: 1 };
+        let rules = Rules { attempts_max: 1, key_kept_ms: 1, bucket_ms: 1, unpaid_kept_ms: 1 };
         let mut draft = Draft::new(&engine, &live, &mut memory, (Owner { node: 1, epoch: 1 }, rules));
         let (a, b) = (keys::secret("a"), keys::secret("b"));
         draft.begin(UnixMillis(1));

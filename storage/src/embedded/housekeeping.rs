@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{OPEN_STATES, Operation, Shared, codec, draft::Draft, keys, measures::open_state, spending, steps};
+use super::{OPEN_STATES, Operation, Shared, codec, draft::Draft, keys, measures::open_state, spending, steps, work};
 use crate::{
     error::{StoreError, StoreResult},
     model::{Payment, PaymentId, PaymentState, Progress, UnixMillis},
@@ -85,13 +85,23 @@ pub(crate) fn count_open(shared: &Shared) -> StoreResult<[u32; OPEN_STATES.len()
 /// Drops what is due.
 pub(crate) fn round(shared: &Shared) -> StoreResult<()> {
     let now = shared.now();
-    drop_rows(shared, &keys::unpaid_range(UnixMillis(0), before(now, shared.config.unpaid_kept)), drop_unpaid)?;
+    drop_rows(shared, &unpaid_due(shared, now)?, drop_unpaid)?;
     drop_rows(shared, &keys::forget_range(after(now)), drop_key)?;
     drop_rows(shared, &keys::nonce_end_range(after(now)), drop_nonce)?;
     drop_rows(shared, &keys::reservation_end_range(after(now)), |draft, bytes| spending::expire(draft, id_in(bytes)?))?;
     drop_rows(shared, &keys::spend_range(spending::days_kept(now)), |_, _| Ok(()))?;
     drop_rows(shared, &keys::session_end_range(after(now)), drop_session)?;
     drop_buckets(shared, now)
+}
+
+/// Unpaid quotes whose time is over. Where rails are read again by themselves, never those whose last look is not done:
+/// after a long stop it comes late.
+fn unpaid_due(shared: &Shared, now: UnixMillis) -> StoreResult<keys::Range> {
+    let mut due = keys::unpaid_range(UnixMillis(0), before(now, shared.config.unpaid_kept));
+    if let Some(seen) = work::unpaid_seen(&*shared.engine()?)? {
+        due.to = due.to.min([&seen, &[0][..]].concat());
+    }
+    Ok(due)
 }
 
 fn before(now: UnixMillis, span: Duration) -> UnixMillis {
@@ -136,9 +146,23 @@ fn id_in(bytes: &[u8]) -> StoreResult<PaymentId> {
     Ok(PaymentId::from_bytes(id))
 }
 
-/// Deletes a quote that nothing was ever paid for.
+/// Deletes a quote that nothing was ever paid for, unless its rail could not say so yet.
 fn drop_unpaid(draft: &mut Draft<'_>, bytes: &[u8]) -> StoreResult<()> {
     let id = id_in(bytes)?;
+    match draft.get(&keys::put_off_until(id))? {
+        Some(_) => Ok(()),
+        None => drop_payment(draft, id),
+    }
+}
+
+/// Deletes an unpaid quote that outlived its time because its rail could not be read.
+pub(crate) fn drop_if_old(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<()> {
+    let Some(payment) = draft.payment(id)? else { return Ok(()) };
+    let end = payment.quote.expires_at.0.saturating_add(draft.rules.unpaid_kept_ms);
+    if draft.now.0 < end { Ok(()) } else { drop_payment(draft, id) }
+}
+
+fn drop_payment(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<()> {
     let Some(payment) = draft.payment(id)? else { return Ok(()) };
     let unpaid = matches!(payment.progress.state, PaymentState::Quoted | PaymentState::Failed);
     if unpaid && payment.progress.evidence.is_empty() {

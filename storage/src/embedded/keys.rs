@@ -5,7 +5,9 @@ use fjall::Slice;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    model::{ApiKeyId, CategoryId, ChainFamily, Day, ListingId, PaymentId, ProfileId, ReviewId, UnixMillis, WalletId},
+    model::{
+        ApiKeyId, CategoryId, ChainFamily, Day, ListingId, Look, PaymentId, ProfileId, ReviewId, UnixMillis, WalletId,
+    },
     store::QuoteIdentity,
 };
 
@@ -87,6 +89,10 @@ enum Tag {
     Review = 87,
     ReviewOf = 88,
     Ratings = 89,
+    Paid = 96,
+    Swept = 97,
+    PutOff = 98,
+    PutOffUntil = 99,
 }
 
 fn join(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
@@ -176,6 +182,44 @@ pub(crate) fn delta(id: PaymentId) -> Key {
 /// All payments under way, oldest first.
 pub(crate) fn deltas() -> Range {
     prefix(Space::Money, Tag::Delta, &[])
+}
+
+/// Payments under way whose quotes were made before `end`, oldest first.
+pub(crate) fn deltas_before(end: UnixMillis) -> Range {
+    Range { space: Space::Money, from: join(Tag::Delta, &[]), to: join(Tag::Delta, &[&first_id_at(end)]) }
+}
+
+/// Payments whose money moved, as a roll-up at this moment found them; `n` counts its rows.
+pub(crate) fn paid(at: UnixMillis, sequence: u64, n: usize) -> Key {
+    let n = u32::try_from(n).unwrap_or(u32::MAX);
+    key(Space::Money, Tag::Paid, &[&at.0.to_be_bytes(), &sequence.to_be_bytes(), &n.to_be_bytes()])
+}
+
+/// Those that roll-ups before `end` found.
+pub(crate) fn paid_range(end: UnixMillis) -> Range {
+    moments(Space::Money, Tag::Paid, UnixMillis(0), end)
+}
+
+/// How far a look at a kind of work has come: the key of the last row that was done. The last of all looks has a
+/// place of its own, however many there are before it.
+pub(crate) fn swept(kind: u8, look: Look) -> Key {
+    let look = if look.is_last { u8::MAX } else { look.number };
+    key(Space::Money, Tag::Swept, &[&[kind, look]])
+}
+
+/// A payment that was put off, by the moment until which.
+pub(crate) fn put_off(due: UnixMillis, id: PaymentId) -> Key {
+    key(Space::Money, Tag::PutOff, &[&due.0.to_be_bytes(), &id.bytes()])
+}
+
+/// Payments that were put off until before `end`.
+pub(crate) fn put_off_range(end: UnixMillis) -> Range {
+    moments(Space::Money, Tag::PutOff, UnixMillis(0), end)
+}
+
+/// Until when a payment was put off.
+pub(crate) fn put_off_until(id: PaymentId) -> Key {
+    key(Space::Money, Tag::PutOffUntil, &[&id.bytes()])
 }
 
 /// The open quote of a question asked without a key.

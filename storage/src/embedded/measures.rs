@@ -35,6 +35,8 @@ operations!(
     RefundConfirm = "refund_confirm",
     RefundList = "refund_list",
     BooksPage = "books_page",
+    WorkDue = "work_due",
+    WorkDone = "work_done",
     ClaimsOverdue = "claims_overdue",
     ResultAppend = "result_append",
     ResultSeal = "result_seal",

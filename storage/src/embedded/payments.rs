@@ -29,6 +29,7 @@ impl Shared {
             attempts_max: self.config.attempts_max,
             key_kept_ms: millis(self.config.result_ttl),
             bucket_ms: millis(self.config.result_bucket),
+            unpaid_kept_ms: millis(self.config.unpaid_kept),
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     engine::{Engine, Place, Put},
     keys::{self, Key},
     trust::{BOUGHT, STANDING},
+    work,
 };
 use crate::{
     error::{StoreError, StoreResult},
@@ -134,6 +135,8 @@ struct Folding<'a> {
     standings: HashMap<ProfileId, Standing>,
     kin: HashMap<(ProfileId, ProfileId), bool>,
     reviewed: HashSet<ListingId>,
+    /// Payments whose money came, or whose call was completed.
+    paid: Vec<PaymentId>,
 }
 
 /// The row of this key: as it was folded so far, else as it is kept, else empty.
@@ -201,6 +204,9 @@ impl Folding<'_> {
         }
         let Some(posting) = payment.progress.postings.get(place) else { return Ok(()) };
         let (listing, buyer, id) = (quote.listing, quote.buyer, quote.id);
+        if matches!(posting.kind(), PostingKind::Settled | PostingKind::Completed) {
+            self.paid.push(id);
+        }
         match posting.kind() {
             PostingKind::Completed => {
                 let purchase = Purchase { payment: id, at: posting.at(), value: quote.price };
@@ -353,6 +359,7 @@ impl Shared {
             standings: HashMap::new(),
             kin: HashMap::new(),
             reviewed: HashSet::new(),
+            paid: Vec::new(),
         };
         let (mut done, mut count, mut more) = (Vec::new(), 0, false);
         for found in engine.scan(&keys::notes(self.roll_ups.from.load(Ordering::Relaxed))) {
@@ -376,7 +383,12 @@ impl Shared {
         if done.is_empty() {
             return Ok(None);
         }
-        let (rows, listings) = folding.rows()?;
+        let (now, first) = (self.now(), done.first().copied().unwrap_or_default());
+        folding.paid.sort_unstable();
+        folding.paid.dedup();
+        let paid = work::paid_rows(now, first, &folding.paid)?;
+        let (mut rows, listings) = folding.rows()?;
+        rows.extend(paid);
         Ok(Some((rows, done, RolledUp { listings, more })))
     }
 }

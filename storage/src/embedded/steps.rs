@@ -32,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) key_kept_ms: u64,
     /// The span of a bucket of results, milliseconds.
     pub(crate) bucket_ms: u64,
+    /// How long an unpaid quote is kept after its expiry, milliseconds.
+    pub(crate) unpaid_kept_ms: u64,
 }
 
 /// The party is the buyer of what the pointer names.

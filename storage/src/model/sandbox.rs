@@ -1,6 +1,8 @@
 //! The sandbox provider's own record of a payment. It is the provider's, not ours: the gateway reads it through the
 //! rail and compares it with the quote, as it would any provider's.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ids::PaymentId, money::Micros, time::UnixMillis};
@@ -40,13 +42,14 @@ pub enum SandboxOutcome {
 }
 
 impl SandboxPayment {
-    /// The status word, in the words of a cross-chain provider.
+    /// The status word, in the words of a cross-chain provider. What a chain takes back goes so long after it arrived.
     #[must_use]
-    pub fn status(&self, now: UnixMillis) -> &'static str {
+    pub fn status(&self, now: UnixMillis, reorg_after: Duration) -> &'static str {
         if now < self.settles_at {
             return "pending";
         }
         match self.outcome {
+            SandboxOutcome::Reorg if now >= self.settles_at.plus(reorg_after) => "refund",
             SandboxOutcome::Success | SandboxOutcome::Reorg => "success",
             SandboxOutcome::Failure => "failure",
             SandboxOutcome::Refund => "refund",
