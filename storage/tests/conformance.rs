@@ -20,6 +20,8 @@ mod quotes;
 mod results;
 #[path = "conformance/trust.rs"]
 mod trust;
+#[path = "conformance/work.rs"]
+mod work;
 
 /// Tasks that race for one thing.
 const RACERS: usize = 32;
@@ -83,6 +85,12 @@ macro_rules! conformance {
                 a_refund_is_intended_sent_and_confirmed_once,
                 a_surplus_is_refunded_while_its_call_stays_completed,
                 the_books_are_proven_in_parts_and_lies_are_told;
+            work:
+                unpaid_quotes_are_due_by_expiry_once_for_each_look,
+                paid_payments_are_due_when_they_were_counted,
+                settled_and_unclaimed_money_is_due_by_its_settlement,
+                what_is_put_off_is_due_then_and_keeps_an_unpaid_quote,
+                an_unpaid_quote_is_never_deleted_before_its_last_look;
             results:
                 a_held_result_round_trips,
                 a_chunked_result_round_trips,

@@ -428,9 +428,9 @@ async fn what_is_over_is_tidied_away() {
     store.payment_settle(paid.id, evidence(paid.id, Micros(1), now()), None).await.expect("owed");
     let until = UnixMillis(now().0 + SECOND);
     store.nonce_use([1; 32], until).await.expect("used");
-    clock.fetch_add(7 * DAY, Ordering::Relaxed);
+    clock.fetch_add(8 * DAY, Ordering::Relaxed);
     tokio::task::block_in_place(|| store.tidy()).expect("tidied");
-    assert!(store.payment_get(unpaid.id).await.expect("read").is_some(), "7 days after its expiry, not its begin");
+    assert!(store.payment_get(unpaid.id).await.expect("read").is_some(), "8 days after its expiry, not its begin");
     assert!(store.payment_by_key(party, "paid").await.expect("read").is_none(), "forgotten");
     clock.fetch_add(900 * SECOND + 1, Ordering::Relaxed);
     tokio::task::block_in_place(|| store.tidy()).expect("tidied");
