@@ -22,7 +22,7 @@ use storage::model::Clock;
 use crate::cli::ConfigFile;
 use bar::Bar;
 use channel::Operator;
-use order::{Desk, Done, Errand, Kind, Order, Subject};
+use order::{Desk, Done, Errand, Kind, Order, Subject, TransferKind};
 
 /// Why something is done is said in so many characters at most.
 const WHY_MAX: usize = 200;
@@ -46,7 +46,10 @@ pub enum AdminCommand {
     Stuck(money::Look),
     /// Sends back what buyers are owed: a file of transfers out, then their references in
     #[command(subcommand)]
-    Refund(money::RefundCommand),
+    Refund(money::TransferCommand),
+    /// Pays sellers what they have earned: a file of transfers out, then their references in
+    #[command(subcommand)]
+    Payout(money::TransferCommand),
 }
 
 /// Who does it and why: both stand in the log and in the operators' record.
@@ -98,7 +101,7 @@ impl AdminCommand {
         match self {
             Self::Reseal(signed) => Some(signed),
             Self::Suspend(named) | Self::Resume(named) => Some(&named.signed),
-            Self::Refund(command) => Some(command.signed()),
+            Self::Refund(command) | Self::Payout(command) => Some(command.signed()),
             Self::Audit(_) | Self::Stuck(_) => None,
         }
     }
@@ -110,7 +113,7 @@ impl AdminCommand {
             Self::Audit(look) | Self::Stuck(look) => &look.file,
             Self::Reseal(signed) => &signed.file,
             Self::Suspend(named) | Self::Resume(named) => &named.signed.file,
-            Self::Refund(command) => &command.signed().file,
+            Self::Refund(command) | Self::Payout(command) => &command.signed().file,
         }
     }
 }
@@ -222,7 +225,8 @@ impl Hand {
             AdminCommand::Resume(named) => Ok(self.change(Order::Resume(named.subject())).await?.into()),
             AdminCommand::Audit(look) => self.audit(look.json).await,
             AdminCommand::Stuck(look) => Ok(self.stuck(look.json).await?.into()),
-            AdminCommand::Refund(command) => Ok(self.refund(command).await?.into()),
+            AdminCommand::Refund(command) => Ok(self.transfer(TransferKind::Refund, command).await?.into()),
+            AdminCommand::Payout(command) => Ok(self.transfer(TransferKind::Payout, command).await?.into()),
         }
     }
 

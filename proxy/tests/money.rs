@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::{Agent, Gateway, Seller};
+use support::{Agent, Gateway, Seller, eventually};
 
 const BODY: &str = r#"{"task":"run"}"#;
 const PRICE: &str = "1.00";
@@ -129,7 +129,7 @@ async fn the_same_is_done_on_a_stopped_store_and_in_json() {
     let why = ["--why", "asked for it"];
     let begun = done(&crochet(&data, &[&["admin", "refund", "begin", "--payment", &id, "--json"][..], &why].concat()));
     let mut rows: Value = serde_json::from_str(&begun).expect("JSON");
-    assert_eq!((&rows[0]["payment"], &rows[0]["amount_micros"]), (&json!(id), &json!(1_000_000)));
+    assert_eq!((&rows[0]["of"], &rows[0]["amount_micros"]), (&json!(id), &json!(1_000_000)));
     rows[0]["reference"] = json!("0x1");
     let file = data.join("transfers.json");
     fs::write(&file, rows.to_string()).expect("written");
@@ -145,4 +145,119 @@ async fn the_same_is_done_on_a_stopped_store_and_in_json() {
     let unknown = "pay_00000000000000000000000000000000";
     let said = failed(&order(&gateway, &["admin", "refund", "begin", "--payment", unknown, "--why", "x"]).await);
     assert!(said.contains("there is no payment"), "{said}");
+}
+
+/// Calls and is answered.
+async fn bought(gateway: &Gateway, buyer: &Agent, listing: &str, body: &str) -> String {
+    let id = buyer.buy(gateway, listing, body, &[]).await;
+    buyer.redeem(gateway, listing, body, &id).await.expect(200);
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sellers_are_paid_out_what_they_earned_by_a_file_and_its_references() {
+    let (gateway, seller) = (Gateway::start(), Seller::start().await);
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let (listing, _) = owner.list(&gateway, &seller.url("/ok"), PRICE).await;
+    let why = ["--why", "monthly", "--who", "bob"];
+    let step = async |arguments: &[&str]| order(&gateway, &[&["admin", "payout"], arguments, &why[..]].concat()).await;
+    assert_eq!(json_of(&step(&["begin", "--json"]).await), json!([]), "nobody has earned anything");
+    for n in 0..3 {
+        bought(&gateway, &buyer, &listing, &format!("{{\"n\":{n}}}")).await;
+    }
+    let begun = done(&step(&["begin"]).await);
+    let row: Vec<_> = begun.lines().nth(1).expect("a row").split(',').collect();
+    assert_eq!((row[0], row[1], row[4]), ("payout", owner.profile.as_str(), "2853000"), "{begun}");
+    assert!(row[6].starts_with("0x"), "to the seller's own wallet: {begun}");
+    assert_eq!(done(&step(&["begin"]).await), begun, "one is open per seller");
+    let stuck = json_of(&order(&gateway, &["admin", "stuck", "--json"]).await);
+    assert_eq!((&stuck[0]["seller"], &stuck[0]["waits_for"]), (&json!(owner.profile), &json!("transfer")), "{stuck}");
+
+    let file = gateway.data().join("payouts.csv");
+    let path = file.to_str().expect("a path").to_string();
+    let sent = begun.trim_end().to_string() + "0xfeed\n";
+    fs::write(&file, &sent).expect("written");
+    let said = failed(&order(&gateway, &["admin", "refund", "sent", &path, "--why", "x"]).await);
+    assert!(said.contains("is a payout") && said.contains("nothing was told"), "{said}");
+    fs::write(&file, format!("{sent}{}", sent.lines().nth(1).expect("a row"))).expect("written");
+    assert!(failed(&step(&["sent", &path]).await).contains("twice"));
+    fs::write(&file, &sent).expect("written");
+    assert!(failed(&step(&["confirm", &path]).await).contains("was not sent yet"));
+    assert_eq!(done(&step(&["sent", &path]).await), "1 payouts are sent\n");
+    assert_eq!(json_of(&step(&["begin", "--json"]).await), json!([]), "what was sent stands in no file again");
+    for _ in 0..2 {
+        let told = json_of(&step(&["confirm", &path, "--json"]).await);
+        assert_eq!(told, json!({"kind": "payout", "step": "confirmed", "transfers": 1}));
+    }
+    let report = proven(&gateway).await;
+    assert_eq!((&report["accounts"]["seller"], &report["moved"]["paid_out"]), (&json!(0), &json!(2_853_000)));
+    let rows = owner.ledger(&gateway).await;
+    let paid = &rows[0];
+    assert_eq!(
+        (&paid["entry_type"], &paid["direction"], &paid["reference"]),
+        (&json!("payout"), &json!("debit"), &json!("0xfeed"))
+    );
+    assert_eq!((&paid["amount"]["amount_micros"], &paid["listing_id"]), (&json!(2_853_000), &json!(null)));
+    let sums = owner.get(&gateway, "/api/v1/ledger?summary=true").await;
+    let sums = &sums.expect(200).json["data"];
+    let micros = |name: &str| sums[name]["amount_micros"].clone();
+    assert_eq!(
+        (micros("earned"), micros("paid_out"), micros("payable")),
+        (json!(2_853_000), json!(2_853_000), json!(0))
+    );
+    let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let said = failed(&step(&["begin", "--seller", unknown]).await);
+    assert!(said.contains("no active wallet"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f9_money_that_a_rail_takes_back_is_found_without_anybody_asking() {
+    let gateway = Gateway::with(&[
+        ("CROCHET__PAYMENTS__REREADS__PAID_AFTER", "1s"),
+        ("CROCHET__PAYMENTS__REREADS__EVERY", "100ms"),
+        ("CROCHET__PAYMENTS__SANDBOX__REORG_AFTER", "500ms"),
+        ("CROCHET__CONTROL__ROLL_UP_EVERY", "100ms"),
+    ]);
+    let seller = Seller::start().await;
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let (listing, _) = owner.list(&gateway, &seller.url("/ok"), PRICE).await;
+    let quoted = buyer.call(&gateway, &listing, BODY, &[]).await;
+    let id = quoted.refused(402, "PAYMENT_REQUIRED").payment_id();
+    buyer.pay_with(&gateway, &id, json!({"outcome": "reorg"})).await.expect(200);
+    buyer.redeem(&gateway, &listing, BODY, &id).await.expect(200);
+    let view = async || buyer.get(&gateway, &format!("/api/v1/payments/{id}")).await.json["data"].clone();
+    eventually("the rail is read again", async || view().await["taken_back_micros"] == json!(1_000_000)).await;
+    let view = view().await;
+    assert_eq!((&view["state"], &view["paid_micros"]), (&json!("completed"), &json!(1_000_000)));
+    let row = &owner.ledger(&gateway).await[0];
+    assert_eq!((&row["entry_type"], &row["direction"]), (&json!("adjustment"), &json!("debit")), "the seller gives it");
+    let row = &buyer.ledger(&gateway).await[0];
+    assert_eq!((&row["entry_type"], &row["direction"]), (&json!("adjustment"), &json!("credit")), "the buyer has it");
+    let report = proven(&gateway).await;
+    assert_eq!((&report["accounts"]["rail:sandbox"], &report["moved"]["taken_back"]), (&json!(0), &json!(1_000_000)));
+    let begun = order(&gateway, &["admin", "payout", "begin", "--json", "--why", "monthly"]).await;
+    assert_eq!(json_of(&begun), json!([]), "nothing is left to be paid out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_comes_after_the_offer_ended_is_recorded_though_nobody_asks() {
+    let gateway = Gateway::with(&[
+        ("CROCHET__PAYMENTS__QUOTE_TTL", "1s"),
+        ("CROCHET__PAYMENTS__WINDOW", "3s"),
+        ("CROCHET__PAYMENTS__REREADS__UNPAID_AFTER", "0s,500ms,1s"),
+        ("CROCHET__PAYMENTS__REREADS__EVERY", "100ms"),
+    ]);
+    let seller = Seller::start().await;
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let (listing, _) = owner.list(&gateway, &seller.url("/ok"), PRICE).await;
+    let paid = buyer.buy(&gateway, &listing, BODY, &[]).await;
+    let quoted = buyer.call(&gateway, &listing, r#"{"other":1}"#, &[]).await;
+    let short = quoted.refused(402, "PAYMENT_REQUIRED").payment_id();
+    buyer.pay_with(&gateway, &short, json!({"amount_micros": 400_000})).await.expect(200);
+    eventually("it is found", async || state(&gateway, &buyer, &paid).await == "settled").await;
+    eventually("too little is owed", async || state(&gateway, &buyer, &short).await == "owed").await;
+    eventually("its window ends", async || state(&gateway, &buyer, &paid).await == "owed").await;
+    assert_eq!(seller.calls(), 0, "nobody asked for the call");
+    let report = proven(&gateway).await;
+    assert_eq!(report["accounts"]["owed"], json!(1_400_000));
 }

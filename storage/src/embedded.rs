@@ -19,6 +19,7 @@ mod measures;
 mod migrations;
 mod money;
 mod payments;
+mod payouts;
 mod results;
 mod roll_up;
 mod sandbox;

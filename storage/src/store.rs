@@ -6,6 +6,7 @@ mod history;
 mod identity;
 mod money;
 mod payment;
+mod payout;
 mod sandbox;
 mod secrets;
 mod trust;
@@ -16,6 +17,7 @@ pub use history::*;
 pub use identity::*;
 pub use money::*;
 pub use payment::*;
+pub use payout::*;
 pub use sandbox::*;
 pub use secrets::*;
 pub use trust::*;
@@ -34,6 +36,7 @@ pub trait Store:
     + CatalogStore
     + PaymentStore
     + MoneyStore
+    + PayoutStore
     + WorkStore
     + HistoryStore
     + TrustStore

@@ -20,6 +20,9 @@ enum Move {
     RefundBegin,
     RefundSend,
     RefundConfirm,
+    PayoutBegin,
+    PayoutSend,
+    PayoutConfirm,
 }
 
 fn moves() -> impl Strategy<Value = Move> {
@@ -36,6 +39,9 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => Just(Move::RefundBegin),
         2 => Just(Move::RefundSend),
         2 => Just(Move::RefundConfirm),
+        2 => Just(Move::PayoutBegin),
+        2 => Just(Move::PayoutSend),
+        2 => Just(Move::PayoutConfirm),
     ]
 }
 
@@ -43,6 +49,7 @@ fn moves() -> impl Strategy<Value = Move> {
 struct Books {
     payment: Payment,
     refunds: Vec<Refund>,
+    payouts: Vec<Payout>,
     claim: Option<Claim>,
     moment: u64,
 }
@@ -52,11 +59,15 @@ impl Books {
         let now = UnixMillis(BEGIN);
         let mut quote = quote(ProfileId::mint(now), ProfileId::mint(now), now);
         quote.price = Micros(price);
-        Self { payment: Payment::quoted(quote), refunds: Vec::new(), claim: None, moment: BEGIN }
+        Self { payment: Payment::quoted(quote), refunds: Vec::new(), payouts: Vec::new(), claim: None, moment: BEGIN }
     }
 
     fn bound(&self) -> Micros {
         self.refunds.iter().find(|refund| refund.is_open()).map_or(Micros::ZERO, |refund| refund.amount)
+    }
+
+    fn outgoing(&self) -> Outgoing {
+        Outgoing { refund: self.bound(), paid_out: self.payouts.last().map(|payout| payout.until) }
     }
 
     fn money(&self, rail: Rail, amount: i64) -> Evidence {
@@ -65,14 +76,37 @@ impl Books {
     }
 
     fn end_claim(&mut self) {
-        let (bound, now) = (self.bound(), UnixMillis(self.moment));
-        self.payment.post_reversals(bound, &mut || PostingId::mint(now), now).expect("balanced");
+        let (outgoing, now) = (self.outgoing(), UnixMillis(self.moment));
+        self.payment.post_reversals(outgoing, &mut || PostingId::mint(now), now).expect("balanced");
+    }
+
+    /// As the store does: what it takes is fixed first, and added up then.
+    fn payout_begin(&mut self, until: PostingId, now: UnixMillis) {
+        let last = self.payouts.last();
+        if last.is_some_and(Payout::is_open) {
+            return;
+        }
+        let (seller, behind) = (self.payment.quote.seller, last.map(|payout| payout.until));
+        let number = self.payouts.len() as u32 + 1;
+        let stage = PayoutStage::Counting;
+        let mut payout =
+            Payout { seller, number, to: "0x".into(), behind, until, parts: Vec::new(), intended_at: now, stage };
+        let parts = self.earned(&payout);
+        if !parts.is_empty() {
+            payout.counted(parts);
+            self.payouts.push(payout);
+        }
+    }
+
+    fn earned(&self, payout: &Payout) -> Vec<(Rail, Micros)> {
+        let is_covered = self.payment.completed_by().is_some_and(|event| payout.covers(event));
+        if is_covered { self.payment.earned_until(payout.until) } else { Vec::new() }
     }
 
     fn make(&mut self, step: &Move) {
         self.moment += 1;
         let now = UnixMillis(self.moment);
-        let (posting, bound) = (PostingId::mint(now), self.bound());
+        let (posting, outgoing) = (PostingId::mint(now), self.outgoing());
         let owner = Owner { node: 1, epoch: 1 };
         match step {
             Move::Settle(rail, amount) => {
@@ -101,7 +135,7 @@ impl Books {
             Move::TakeBack(rail, amount) => {
                 let reversal = self.money(*rail, *amount);
                 let mint = &mut || PostingId::mint(now);
-                self.payment.take_back(reversal, bound, mint, now).expect("balanced");
+                self.payment.take_back(reversal, outgoing, mint, now).expect("balanced");
             }
             Move::RefundBegin => {
                 if self.bound() == Micros::ZERO {
@@ -117,6 +151,17 @@ impl Books {
             Move::RefundConfirm => {
                 if let Some(refund) = self.refunds.last_mut() {
                     self.payment.refund_confirm(refund, posting, now).expect("balanced");
+                }
+            }
+            Move::PayoutBegin => self.payout_begin(posting, now),
+            Move::PayoutSend => {
+                if let Some(payout) = self.payouts.last_mut() {
+                    payout.send("reference", now);
+                }
+            }
+            Move::PayoutConfirm => {
+                if let Some(payout) = self.payouts.last_mut() {
+                    payout.confirm(posting, now).expect("balanced");
                 }
             }
         }
@@ -155,7 +200,15 @@ proptest! {
             assert_rail(&books, Rail::X402);
             let mut totals = Totals::default();
             totals.count(&books.payment);
+            for payout in &books.payouts {
+                let earned = books.earned(payout).iter().map(|(_, part)| part.0).sum();
+                prop_assert_eq!(payout.judge(Micros(earned)), Vec::<String>::new());
+                payout.posting().into_iter().for_each(|posting| totals.count_posting(posting));
+            }
             prop_assert!(totals.add_up(), "{totals:?}");
+            let seller = books.payment.balance(Account::Seller(books.payment.quote.seller));
+            let out: i64 = books.payouts.iter().map(|payout| payout.amount().0).sum();
+            prop_assert!(seller >= out, "{out} micros of {seller} are paid out: {:?}", books.payouts);
             let is_same = before == books.payment.progress;
             prop_assert_eq!(is_same, before.version == books.payment.progress.version, "{:?}", step);
             prop_assert!(before.postings.iter().zip(&books.payment.progress.postings).all(|(a, b)| a == b));
@@ -195,6 +248,11 @@ fn a_reversal_takes_from_those_who_hold_the_money() {
         books.make(&step);
     }
     assert_eq!(stands(&books), ("refunded", [0, 0, 0, -1_000_000]), "what is gone twice is the marketplace's loss");
+    let mut books = settled(1_000_000);
+    for step in [Move::Claim, Move::Complete, Move::PayoutBegin, taken(1_000_000)] {
+        books.make(&step);
+    }
+    assert_eq!(stands(&books), ("completed", [0, 0, 951_000, -951_000]), "so is what the seller has been paid");
     let mut books = settled(1_000_000);
     books.make(&taken(1_000_001));
     assert_eq!(stands(&books), ("settled", [1_000_000, 0, 0, 0]), "more than came in is not believed");

@@ -14,6 +14,8 @@ mod identity;
 mod money;
 #[path = "conformance/payments.rs"]
 mod payments;
+#[path = "conformance/payouts.rs"]
+mod payouts;
 #[path = "conformance/quotes.rs"]
 mod quotes;
 #[path = "conformance/results.rs"]
@@ -85,6 +87,11 @@ macro_rules! conformance {
                 a_refund_is_intended_sent_and_confirmed_once,
                 a_surplus_is_refunded_while_its_call_stays_completed,
                 the_books_are_proven_in_parts_and_lies_are_told;
+            payouts:
+                a_payout_takes_all_that_was_earned_once_whoever_asks_how_often,
+                money_taken_back_before_a_payout_is_not_paid_and_after_it_is_the_marketplaces_loss,
+                a_clock_that_goes_back_loses_no_earnings,
+                sellers_to_whom_something_is_due_are_listed_in_pages;
             work:
                 unpaid_quotes_are_due_by_expiry_once_for_each_look,
                 paid_payments_are_due_when_they_were_counted,

@@ -19,13 +19,14 @@ use crate::{
 #[derive(Debug, Serialize)]
 struct LedgerRowView {
     id: Shown<PostingId>,
-    gateway_request_id: Shown<GatewayRequestId>,
-    relay_request_id: Shown<PaymentId>,
-    listing_id: Shown<ListingId>,
+    gateway_request_id: Option<Shown<GatewayRequestId>>,
+    relay_request_id: Option<Shown<PaymentId>>,
+    listing_id: Option<Shown<ListingId>>,
     account: Shown<Account>,
     entry_type: EntryType,
     direction: Direction,
     amount: AmountView,
+    reference: Option<String>,
     created_at: Shown<UnixMillis>,
 }
 
@@ -33,13 +34,14 @@ impl From<LedgerRow> for LedgerRowView {
     fn from(row: LedgerRow) -> Self {
         Self {
             id: Shown(row.id),
-            gateway_request_id: Shown(row.gateway_request_id),
-            relay_request_id: Shown(row.payment),
-            listing_id: Shown(row.listing),
+            gateway_request_id: row.gateway_request_id.map(Shown),
+            relay_request_id: row.payment.map(Shown),
+            listing_id: row.listing.map(Shown),
             account: Shown(row.account),
             entry_type: row.entry_type,
             direction: row.direction,
             amount: row.amount.into(),
+            reference: row.reference,
             created_at: Shown(row.created_at),
         }
     }

@@ -7,7 +7,9 @@ use actors::{
     refusal::{Code, Refusal},
 };
 use serde_json::{Value, json};
-use storage::model::{Payment, PaymentId, PaymentState, UnixMillis};
+use storage::model::{
+    Account, Direction, Payment, PaymentId, PaymentState, Posting, PostingKind, Refund, RefundStage, UnixMillis,
+};
 
 use crate::{extract::Ask, reply::Reply};
 
@@ -20,15 +22,49 @@ pub(crate) async fn show(ask: Ask, caller: Arc<Caller>) -> Result<Reply, Refusal
     let payment = own.ok_or(Code::PaymentNotFound)?;
     let mut view = ask.door.actors.payment_view(&payment);
     if let Value::Object(fields) = &mut view {
-        let paid: i64 = payment.progress.evidence.iter().map(|evidence| evidence.amount.0).sum();
+        let money = money(&payment);
+        fields.extend(money.into_iter().map(|(name, micros)| (name.to_string(), micros.into())));
+        fields.insert("refunds".into(), refunds(&ask, id).await?);
         fields.insert("listing_id".into(), payment.quote.listing.to_string().into());
         fields.insert("state".into(), state_of(&payment, ask.now).into());
         fields.insert("attempts".into(), payment.progress.attempts.len().into());
-        fields.insert("paid_micros".into(), paid.into());
         fields.insert("created_at".into(), payment.quote.created_at.to_string().into());
         fields.insert("next".into(), next(&payment, ask.now, ask.door.config.payments.pending_retry_after.as_secs()));
     }
     Reply::ok(view)
+}
+
+/// Where the payment's money is, micro-units: what arrived, and what has become of it but for the call.
+fn money(payment: &Payment) -> [(&'static str, i64); 5] {
+    let shown = |is_in: bool| {
+        let shown = payment.progress.evidence.iter().map(|shown| shown.amount.0);
+        shown.filter(|amount| (*amount >= 0) == is_in).fold(0, i64::saturating_add)
+    };
+    let refunded = payment.progress.postings.iter().filter(|posting| posting.kind() == PostingKind::Refunded);
+    let entries = refunded.flat_map(Posting::entries).filter(|entry| entry.direction == Direction::Debit);
+    [
+        ("paid_micros", shown(true)),
+        ("in_suspense_micros", payment.balance(Account::Suspense(payment.quote.id))),
+        ("owed_micros", payment.balance(Account::Owed(payment.quote.buyer))),
+        ("refunded_micros", entries.map(|entry| entry.amount.0).fold(0, i64::saturating_add)),
+        ("taken_back_micros", shown(false).saturating_neg()),
+    ]
+}
+
+async fn refunds(ask: &Ask, id: PaymentId) -> Result<Value, Refusal> {
+    let refunds = ask.door.store.refund_list(id).await?;
+    let view = |refund: &Refund| {
+        let status = match refund.stage {
+            RefundStage::Intended => "intended",
+            RefundStage::Sent { .. } => "sent",
+            RefundStage::Confirmed { .. } => "confirmed",
+        };
+        json!({
+            "amount_micros": refund.amount.0, "status": status, "reference": refund.reference(),
+            "created_at": refund.intended_at.to_string(),
+        })
+    };
+    Ok(refunds.iter().map(view).collect())
 }
 
 fn state_of(payment: &Payment, now: UnixMillis) -> &'static str {
@@ -74,9 +110,15 @@ fn next(payment: &Payment, now: UnixMillis, wait_seconds: u64) -> Value {
             "summary": "The payment did not succeed; send the gateway call without a payment id for a new quote.",
             "discard": ["X-Crochet-Relay-Request-Id"],
         }),
-        PaymentState::Owed | PaymentState::Refunding | PaymentState::Refunded => json!({
+        state @ (PaymentState::Owed | PaymentState::Refunding | PaymentState::Refunded) => json!({
             "next_action": "request_new_payment",
-            "summary": "The money is yours again and cannot buy this call any more.",
+            "summary": match state {
+                PaymentState::Refunding => "The money is on its way back to you; send the gateway call without a payment \
+                                            id for a new quote.",
+                PaymentState::Refunded => "The money went back to you; send the gateway call without a payment id for a \
+                                           new quote.",
+                _ => "The money is yours again and cannot buy this call any more.",
+            },
             "discard": ["X-Crochet-Relay-Request-Id"],
         }),
     }

@@ -1,20 +1,26 @@
-//! Operators' money: the proof of the books, what waits, and refunds by a file of transfers.
+//! Operators' money: the proof of the books, what waits, and transfers out by a file.
 
-use std::{fs, path::PathBuf};
+mod file;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use storage::{BooksPage, model::WaitReason};
+use storage::{
+    BooksPage,
+    model::{PayoutStage, WaitReason},
+};
 
 use super::{
     Hand, OTHER_VERSION, Said, Signed,
-    order::{Done, Order, RefundStep, Transfer},
+    order::{Done, Order, Transfer, TransferKind, TransferStep},
 };
 use crate::cli::ConfigFile;
-
-/// The first line of a file of transfers.
-const COLUMNS: &str = "payment,number,rail,amount_micros,buyer,came_in_as,reference";
 
 /// A look that changes nothing.
 #[derive(Debug, Args)]
@@ -27,14 +33,14 @@ pub struct Look {
     pub file: ConfigFile,
 }
 
-/// The steps of refunds.
+/// The steps of transfers out.
 #[derive(Debug, Subcommand)]
-pub enum RefundCommand {
-    /// Writes down the intent to refund, and prints the file of transfers to send: CSV, or JSON
+pub enum TransferCommand {
+    /// Writes down the intent, and prints the file of transfers to send: CSV, or JSON
     Begin {
-        /// The payment; all that is owed when none is given
-        #[arg(long, value_name = "ID")]
-        payment: Option<String>,
+        /// One refund's payment, one payout's seller; all that is due when none is given
+        #[arg(long, visible_aliases = ["payment", "seller"], value_name = "ID")]
+        of: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -43,27 +49,29 @@ pub enum RefundCommand {
         signed: Signed,
     },
     /// Tells that the transfers were sent: the file again, with their references
-    Sent {
-        /// The file, CSV or JSON
-        transfers: PathBuf,
-        /// By whom and why.
-        #[command(flatten)]
-        signed: Signed,
-    },
+    Sent(Told),
     /// Tells that the rail's own record shows the transfers; the ledger then does
-    Confirm {
-        /// The file, CSV or JSON
-        transfers: PathBuf,
-        /// By whom and why.
-        #[command(flatten)]
-        signed: Signed,
-    },
+    Confirm(Told),
 }
 
-impl RefundCommand {
+/// What was done to the transfers of a file.
+#[derive(Debug, Args)]
+pub struct Told {
+    /// The file, CSV or JSON
+    pub transfers: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// By whom and why.
+    #[command(flatten)]
+    pub signed: Signed,
+}
+
+impl TransferCommand {
     pub(super) fn signed(&self) -> &Signed {
         match self {
-            Self::Begin { signed, .. } | Self::Sent { signed, .. } | Self::Confirm { signed, .. } => signed,
+            Self::Begin { signed, .. } => signed,
+            Self::Sent(told) | Self::Confirm(told) => &told.signed,
         }
     }
 }
@@ -80,6 +88,7 @@ impl Hand {
             all.pointers += page.pointers;
             all.faults.extend(page.faults);
             all.waiting.extend(page.waiting);
+            all.payouts.extend(page.payouts);
             after = page.next;
             if after.is_none() {
                 return Ok(all);
@@ -127,138 +136,155 @@ impl Hand {
     }
 
     pub(super) async fn stuck(&self, as_json: bool) -> Result<String> {
-        let mut waiting = self.books().await?.waiting;
-        waiting.sort_by_key(|row| row.since);
-        let rows: Vec<Value> = waiting
-            .iter()
-            .map(|row| {
-                json!({
-                    "payment": row.payment.to_string(), "amount_micros": row.amount.0, "waits_for": row.reason,
-                    "since": row.since.to_string(), "next": row.reason.advice(),
-                })
-            })
-            .collect();
-        if as_json {
-            return Ok(format!("{}\n", Value::from(rows)));
-        }
-        let lines = waiting.iter().map(|row| {
-            let (id, since, next) = (row.payment, row.since.to_string(), row.reason.advice());
-            format!("{since} {id} {:>14} micros: {next}\n", row.amount.0)
+        let books = self.books().await?;
+        let payments = books.waiting.iter().map(|row| Stuck {
+            since: row.since.to_string(),
+            what: "payment",
+            id: row.payment.to_string(),
+            micros: row.amount.0,
+            reason: row.reason,
+            next: row.reason.advice().to_string(),
         });
+        let payouts = books.payouts.iter().map(|payout| {
+            let (reason, next) = match payout.stage {
+                PayoutStage::Counting => (WaitReason::Refund, "go on with it: crochet admin payout begin --seller"),
+                PayoutStage::Intended => (WaitReason::Transfer, "send the transfer, then: crochet admin payout sent"),
+                PayoutStage::Sent { .. } | PayoutStage::Confirmed { .. } => {
+                    (WaitReason::Confirmation, "check the rail's record, then: crochet admin payout confirm")
+                }
+            };
+            Stuck {
+                since: payout.intended_at.to_string(),
+                what: "seller",
+                id: payout.seller.to_string(),
+                micros: payout.amount().0,
+                reason,
+                next: next.to_string(),
+            }
+        });
+        let mut rows: Vec<_> = payments.chain(payouts).collect();
+        rows.sort_by(|a, b| a.since.cmp(&b.since));
+        if as_json {
+            return Ok(format!("{}\n", Value::from(rows.iter().map(Stuck::json).collect::<Vec<_>>())));
+        }
+        let lines = rows
+            .iter()
+            .map(|Stuck { since, id, micros, next, .. }| format!("{since} {id} {micros:>14} micros: {next}\n"));
         let text: String = lines.collect();
         Ok(if text.is_empty() { "no money waits\n".into() } else { text })
     }
 
-    pub(super) async fn refund(&self, command: &RefundCommand) -> Result<String> {
+    pub(super) async fn transfer(&self, kind: TransferKind, command: &TransferCommand) -> Result<String> {
         match command {
-            RefundCommand::Begin { payment, json, .. } => self.begin(payment.as_deref(), *json).await,
-            RefundCommand::Sent { transfers, .. } => {
-                self.tell(transfers, "sent", |row| RefundStep::Sent {
-                    number: row.number,
-                    reference: row.reference.clone(),
-                })
-                .await
+            TransferCommand::Begin { of, json, .. } => self.begin(kind, of.as_deref(), *json).await,
+            TransferCommand::Sent(told) => {
+                let step = |row: &Transfer| TransferStep::Sent { number: row.number, reference: row.reference.clone() };
+                self.tell(kind, told, "sent", step).await
             }
-            RefundCommand::Confirm { transfers, .. } => {
-                self.tell(transfers, "confirmed", |row| RefundStep::Confirm { number: row.number }).await
+            TransferCommand::Confirm(told) => {
+                self.tell(kind, told, "confirmed", |row| TransferStep::Confirm { number: row.number }).await
             }
         }
     }
 
-    async fn begin(&self, payment: Option<&str>, as_json: bool) -> Result<String> {
-        let payments = match payment {
-            Some(id) => vec![id.to_string()],
-            None => {
-                let waiting = self.books().await?.waiting.into_iter();
-                // Those begun before and not yet sent stand in the file again: a lost file is no lost refund.
-                let due = waiting.filter(|row| matches!(row.reason, WaitReason::Refund | WaitReason::Transfer));
-                let mut due: Vec<_> = due.map(|row| row.payment.to_string()).collect();
-                due.dedup();
-                due
-            }
+    async fn begin(&self, kind: TransferKind, of: Option<&str>, as_json: bool) -> Result<String> {
+        let due = match (of, kind) {
+            (Some(id), _) => vec![id.to_string()],
+            (None, TransferKind::Refund) => self.owed().await?,
+            (None, TransferKind::Payout) => self.payable().await?,
         };
         let mut transfers = Vec::new();
-        for payment in payments {
-            let order = Order::Refund { payment, step: RefundStep::Begin };
-            match self.ask(order).await.context("broken off; what was begun stays so: run it again to go on")? {
-                Done::Refund(transfer) => transfers.extend(transfer),
-                _ => bail!(OTHER_VERSION),
+        for id in due {
+            let order = Order::Transfer { kind, of: id.clone(), step: TransferStep::Begin };
+            match self.ask(order).await {
+                // One that was sent stands in a file already; asked for by name it is shown all the same.
+                Ok(Done::Transfer(found)) => {
+                    transfers.extend(found.filter(|row| of.is_some() || row.reference.is_empty()));
+                }
+                Ok(_) => bail!(OTHER_VERSION),
+                // One that cannot be paid must not hold up all others.
+                Err(error) if of.is_none() => tracing::warn!(id, error = format!("{error:#}"), "left out of the file"),
+                Err(error) => return Err(error),
             }
         }
-        if as_json { Ok(format!("{}\n", serde_json::to_string(&transfers)?)) } else { Ok(csv(&transfers)) }
+        if as_json { Ok(format!("{}\n", serde_json::to_string(&transfers)?)) } else { Ok(file::csv(&transfers)) }
     }
 
-    async fn tell(&self, path: &std::path::Path, done: &str, step: impl Fn(&Transfer) -> RefundStep) -> Result<String> {
-        let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let transfers = transfers(&text)?;
-        for (told, row) in transfers.iter().enumerate() {
-            let order = Order::Refund { payment: row.payment.clone(), step: step(row) };
-            let said = self.ask(order).await;
-            said.with_context(|| format!("{told} refunds are {done}; mend the file and run it again to go on"))?;
-        }
-        Ok(format!("{} refunds are {done}\n", transfers.len()))
+    /// Payments of which something is owed, and those whose refund stands in a file and was not sent: a lost file is no
+    /// lost refund.
+    async fn owed(&self) -> Result<Vec<String>> {
+        let waiting = self.books().await?.waiting.into_iter();
+        let due = waiting.filter(|row| matches!(row.reason, WaitReason::Refund | WaitReason::Transfer));
+        let mut due: Vec<_> = due.map(|row| row.payment.to_string()).collect();
+        due.dedup();
+        Ok(due)
     }
-}
 
-fn csv(transfers: &[Transfer]) -> String {
-    let rows = transfers.iter().map(|row| {
-        // A rail's reference is its own text: what would end a field is left out of it.
-        let came_in = row.came_in_as.join(" ").replace([',', '\n', '\r', '"'], "");
-        let Transfer { payment, number, rail, amount_micros, buyer, reference, .. } = row;
-        format!("{payment},{number},{rail},{amount_micros},{buyer},{came_in},{reference}\n")
-    });
-    format!("{COLUMNS}\n{}", rows.collect::<String>())
-}
-
-/// The rows of a file of transfers: JSON, or CSV as it was printed with the last column filled in.
-fn transfers(text: &str) -> Result<Vec<Transfer>> {
-    if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text).context("the file of transfers is no JSON of ours");
-    }
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    if lines.next() != Some(COLUMNS) {
-        bail!("the first line of a file of transfers is {COLUMNS}");
-    }
-    lines
-        .enumerate()
-        .map(|(n, line)| {
-            let fields: Vec<_> = line.split(',').map(str::trim).collect();
-            let [payment, number, rail, amount, buyer, came_in, reference] = fields[..] else {
-                bail!("row {}: 7 columns are needed, {} are there", n + 1, fields.len());
+    /// Sellers who have earned more than was paid out.
+    async fn payable(&self) -> Result<Vec<String>> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let Done::Payable { sellers, next } = self.ask(Order::Payable { after }).await? else {
+                bail!(OTHER_VERSION);
             };
-            Ok(Transfer {
-                payment: payment.into(),
-                number: number.parse().with_context(|| format!("row {}: number", n + 1))?,
-                rail: rail.into(),
-                amount_micros: amount.parse().with_context(|| format!("row {}: amount_micros", n + 1))?,
-                buyer: buyer.into(),
-                came_in_as: came_in.split(' ').map(str::to_string).collect(),
-                reference: reference.into(),
-            })
+            all.extend(sellers);
+            after = next;
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn tell(
+        &self,
+        kind: TransferKind,
+        told: &Told,
+        done: &str,
+        step: impl Fn(&Transfer) -> TransferStep,
+    ) -> Result<String> {
+        let transfers = read(&told.transfers)?;
+        let name = kind.name();
+        if let Some(other) = transfers.iter().find(|row| row.kind != kind) {
+            bail!("{} is a {}, and this is about {name}s; nothing was told", other.of, other.kind.name());
+        }
+        for (count, row) in transfers.iter().enumerate() {
+            let order = Order::Transfer { kind, of: row.of.clone(), step: step(row) };
+            let said = self.ask(order).await;
+            said.with_context(|| format!("{count} {name}s are {done}; mend the file and run it again to go on"))?;
+        }
+        let count = transfers.len();
+        Ok(match told.json {
+            true => format!("{}\n", json!({ "kind": kind, "step": done, "transfers": count })),
+            false => format!("{count} {name}s are {done}\n"),
         })
-        .collect()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_of_transfers_comes_back_as_it_went() {
-        let row = Transfer {
-            payment: "pay_1".into(),
-            number: 1,
-            rail: "sandbox".into(),
-            amount_micros: 5,
-            buyer: "b".into(),
-            came_in_as: vec!["x".into(), "y".into()],
-            reference: "0xa".into(),
-        };
-        let rows = vec![row.clone(), Transfer { reference: String::new(), ..row }];
-        assert_eq!(transfers(&csv(&rows)).expect("read"), rows);
-        assert_eq!(transfers(&serde_json::to_string(&rows).expect("written")).expect("read"), rows);
-        for bad in ["", "payment\n", &format!("{COLUMNS}\na,b"), &format!("{COLUMNS}\na,x,c,1,e,f,g"), "[{}]"] {
-            assert!(transfers(bad).is_err(), "{bad:?}");
+fn read(path: &Path) -> Result<Vec<Transfer>> {
+    let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let transfers = file::transfers(&text)?;
+    let mut seen = BTreeMap::new();
+    for row in &transfers {
+        if let Some(before) = seen.insert((&row.of, row.number), row) {
+            bail!("{} number {} stands in the file twice; nothing was told", before.of, before.number);
         }
+    }
+    Ok(transfers)
+}
+
+/// Something that waits.
+struct Stuck {
+    since: String,
+    what: &'static str,
+    id: String,
+    micros: i64,
+    reason: WaitReason,
+    next: String,
+}
+
+impl Stuck {
+    fn json(&self) -> Value {
+        let Self { since, what, id, micros, reason, next } = self;
+        json!({ *what: id, "amount_micros": micros, "waits_for": reason, "since": since, "next": next })
     }
 }

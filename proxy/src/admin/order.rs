@@ -1,5 +1,7 @@
 //! What can be ordered, and how it is done: the same on a stopped store and in the process that owns a running one.
 
+mod transfers;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,12 +11,13 @@ use actors::Actors;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use storage::{
-    BackupReport, BooksPage, Change, Changed, RefundBegun, RefundTold, StepOutcome, Store, StoreError, StoreResult,
-    model::{Clock, Listing, ListingId, ListingStatus, PaymentId, ProfileId, REFERENCE_MAX, Refund, SuspendedBy},
+    BackupReport, BooksPage, Change, Changed, Store, StoreError, StoreResult,
+    model::{Clock, Listing, ListingId, ListingStatus, ProfileId, SuspendedBy},
 };
 use tokio::task::JoinHandle;
 
 use super::record::Record;
+pub use transfers::{Transfer, TransferKind, TransferStep};
 
 /// Attempts to write a listing that somebody else writes at the same time.
 const ATTEMPTS: usize = 16;
@@ -64,32 +67,19 @@ pub enum Order {
         /// Where the part before said that this one begins.
         after: Option<Vec<u8>>,
     },
-    /// A step of a refund.
-    Refund {
-        /// The payment's id.
-        payment: String,
+    /// A step of a transfer out.
+    Transfer {
+        /// Which way.
+        kind: TransferKind,
+        /// The payment of a refund, the seller of a payout.
+        of: String,
         /// Which step.
-        step: RefundStep,
+        step: TransferStep,
     },
-}
-
-/// A step of a refund.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RefundStep {
-    /// The intent; told again it is the same one.
-    Begin,
-    /// It was sent.
-    Sent {
-        /// Which refund of the payment.
-        number: u32,
-        /// The rail's reference of the transfer.
-        reference: String,
-    },
-    /// The rail's own record shows it.
-    Confirm {
-        /// Which refund of the payment.
-        number: u32,
+    /// Sellers to whom something is due.
+    Payable {
+        /// Behind this one.
+        after: Option<String>,
     },
 }
 
@@ -138,28 +128,15 @@ pub enum Done {
     },
     /// A part of the proof.
     Books(Box<BooksPage>),
-    /// The refund that is open now, if there is one.
-    Refund(Option<Transfer>),
-}
-
-/// A transfer that a refund needs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Transfer {
-    /// The payment's id.
-    pub payment: String,
-    /// Which refund of it.
-    pub number: u32,
-    /// The rail that it came in by and goes back by.
-    pub rail: String,
-    /// How much.
-    pub amount_micros: i64,
-    /// The buyer's profile.
-    pub buyer: String,
-    /// The rail's references of the money that came in; the rail's record of them names the payer.
-    pub came_in_as: Vec<String>,
-    /// The rail's reference of the transfer; empty until it was sent.
-    #[serde(default)]
-    pub reference: String,
+    /// The transfer that is open now, if there is one.
+    Transfer(Option<Transfer>),
+    /// Sellers to whom something is due.
+    Payable {
+        /// Their ids.
+        sellers: Vec<String>,
+        /// Where to go on; `None`: nowhere.
+        next: Option<String>,
+    },
 }
 
 /// Why it was not done.
@@ -185,7 +162,8 @@ pub enum Failed {
 impl Order {
     /// A step in the middle of something is no action of its own, and a look changes nothing.
     fn is_unrecorded(&self) -> bool {
-        matches!(self, Self::Reseal { after: Some(_) } | Self::Backup { is_begun: true, .. } | Self::Books { .. })
+        matches!(self, Self::Reseal { after: Some(_) } | Self::Backup { is_begun: true, .. })
+            || matches!(self, Self::Books { .. } | Self::Payable { .. })
     }
 }
 
@@ -245,7 +223,8 @@ impl Desk {
             Order::Backup { into, is_begun: false } => self.backup(into),
             Order::Backup { into, is_begun: true } => self.backed_up(into).await,
             Order::Books { after } => Ok(Done::Books(Box::new(self.store.books_page(after.clone()).await?))),
-            Order::Refund { payment, step } => self.refund(payment, step).await,
+            Order::Transfer { kind, of, step } => self.transfer(*kind, of, step).await,
+            Order::Payable { after } => self.payable(after.as_deref()).await,
         }
     }
 
@@ -282,52 +261,6 @@ impl Desk {
         let total = if after.is_none() { Some(self.store.secret_count().await?) } else { None };
         let step = self.store.secret_reseal(cursor).await?;
         Ok(Done::Resealed { rows: step.rows, resealed: step.resealed, total, next: step.next.map(hex::encode) })
-    }
-
-    async fn refund(&self, payment: &str, step: &RefundStep) -> Result<Done, Failed> {
-        let id: PaymentId = parsed(payment)?;
-        let told = match step {
-            RefundStep::Begin => return self.refund_begin(id).await,
-            RefundStep::Sent { reference, .. } if !is_reference(reference) => {
-                return Err(Failed::Bad(format!("a reference is 1 to {REFERENCE_MAX} visible characters: {payment}")));
-            }
-            RefundStep::Sent { number, reference } => self.store.refund_sent(id, *number, reference.clone()).await?,
-            RefundStep::Confirm { number } => self.store.refund_confirm(id, *number).await?,
-        };
-        match told {
-            StepOutcome::NotFound => Err(Failed::NotFound(format!("there is no payment {id}"))),
-            StepOutcome::Step(RefundTold::NoRefund, _) => Err(Failed::NotFound(format!("{id} has no such refund"))),
-            StepOutcome::Step(RefundTold::OtherReference, _) => {
-                Err(Failed::Bad(format!("the refund of {id} went out under another reference; was it sent twice?")))
-            }
-            StepOutcome::Step(RefundTold::NotSent, _) => {
-                Err(Failed::Bad(format!("the refund of {id} was not sent yet: tell its reference first")))
-            }
-            StepOutcome::Step(RefundTold::Done, _) => Ok(Done::Refund(None)),
-        }
-    }
-
-    async fn refund_begin(&self, id: PaymentId) -> Result<Done, Failed> {
-        match self.store.refund_begin(id).await? {
-            StepOutcome::NotFound => Err(Failed::NotFound(format!("there is no payment {id}"))),
-            StepOutcome::Step((RefundBegun::NothingOwed, _), _) => Ok(Done::Refund(None)),
-            StepOutcome::Step((_, refund), payment) => {
-                let came_in = |refund: &Refund| {
-                    let shown = payment.progress.evidence.iter();
-                    let shown = shown.filter(|shown| shown.rail == refund.rail && shown.amount.0 > 0);
-                    shown.map(|shown| shown.reference.clone()).collect()
-                };
-                Ok(Done::Refund(refund.map(|refund| Transfer {
-                    payment: id.to_string(),
-                    number: refund.number,
-                    rail: refund.rail.name().to_string(),
-                    amount_micros: refund.amount.0,
-                    buyer: refund.buyer.to_string(),
-                    came_in_as: came_in(&refund),
-                    reference: refund.reference().unwrap_or_default().to_string(),
-                })))
-            }
-        }
     }
 
     async fn set(&self, subject: &Subject, is_suspended: bool) -> Result<Done, Failed> {
@@ -376,10 +309,6 @@ impl Desk {
         }
         Err(Failed::Busy)
     }
-}
-
-fn is_reference(text: &str) -> bool {
-    (1..=REFERENCE_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn parsed<T: std::str::FromStr>(id: &str) -> Result<T, Failed> {

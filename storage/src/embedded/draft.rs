@@ -28,12 +28,15 @@ pub(crate) struct Memory {
     /// How many quotes each buyer has open.
     pub(crate) open_quotes: OpenQuotes,
     last_event: [u8; 16],
+    /// What is added up is closed up to here: nothing is minted at or before it.
+    cut: [u8; 16],
 }
 
 impl Memory {
-    /// A new event's id. Within a millisecond later ones sort later, so that a page's end stays where it was.
+    /// A new event's id. Within a millisecond later ones sort later, so that a page's end stays where it was; and none
+    /// sorts before what a payout has closed, even where the clock went back.
     pub(crate) fn mint(&mut self, now: UnixMillis) -> PostingId {
-        let drawn = PostingId::mint(now).bytes();
+        let drawn = behind(self.cut, PostingId::mint(now).bytes());
         let same_moment = drawn.first_chunk::<6>() == self.last_event.first_chunk::<6>();
         let event = if same_moment && drawn <= self.last_event {
             u128::from_be_bytes(self.last_event).wrapping_add(1).to_be_bytes()
@@ -43,6 +46,34 @@ impl Memory {
         self.last_event = event;
         PostingId::from_bytes(event)
     }
+
+    /// An event that sorts before all that are minted from now on: the last of its millisecond, for what an earlier life
+    /// minted in it is before it, too.
+    pub(crate) fn cut(&mut self, now: UnixMillis) -> PostingId {
+        let event = u128::from_be_bytes(behind(self.cut, PostingId::mint(now).bytes()));
+        let cut = PostingId::from_bytes((event | ((1 << RANDOM_BITS) - 1)).to_be_bytes());
+        self.close(cut);
+        cut
+    }
+
+    /// Mints nothing at or before this event.
+    pub(crate) fn close(&mut self, event: PostingId) {
+        self.cut = self.cut.max(event.bytes());
+    }
+}
+
+/// The bits of an event's id behind its moment.
+const RANDOM_BITS: u32 = 80;
+
+/// This event, moved to the millisecond behind a cut when it is not past it. Its random part stays, so that two lives
+/// whose clocks went back mint no event twice.
+fn behind(cut: [u8; 16], drawn: [u8; 16]) -> [u8; 16] {
+    let (cut, drawn) = (u128::from_be_bytes(cut) >> RANDOM_BITS, u128::from_be_bytes(drawn));
+    if drawn >> RANDOM_BITS > cut {
+        return drawn.to_be_bytes();
+    }
+    let random = drawn & ((1 << RANDOM_BITS) - 1);
+    ((cut + 1) << RANDOM_BITS | random).to_be_bytes()
 }
 
 /// What steps may look at and change.
@@ -358,5 +389,11 @@ mod tests {
         let minted: Vec<_> = [5, 5, 5, 5, 5, 5, 6, 6, 9].map(|ms| memory.mint(UnixMillis(ms)).bytes()).into();
         assert!(minted.is_sorted_by(|a, b| a < b), "{minted:?}");
         assert!(memory.mint(UnixMillis(1)).bytes() < minted[0], "a clock that went back is believed");
+        let mut later: Vec<_> = [20, 20].map(|ms| memory.mint(UnixMillis(ms)).bytes()).into();
+        later.push(memory.cut(UnixMillis(20)).bytes());
+        later.extend([20, 1, 1, 20, 20, 1, 19, 1].map(|ms| memory.mint(UnixMillis(ms)).bytes()));
+        later.push(memory.mint(UnixMillis(21)).bytes());
+        assert!(later.is_sorted_by(|a, b| a < b), "but not past what is closed: {later:?}");
+        assert_eq!(memory.mint(UnixMillis(30)).minted_at(), UnixMillis(30));
     }
 }

@@ -10,7 +10,7 @@ use super::{
     codec::decode,
     draft::read_payment,
     engine::Engine,
-    keys,
+    keys, money,
     roll_up::{Note, TALLY},
     steps::{Event, Pointer},
 };
@@ -18,7 +18,7 @@ use crate::{
     error::{StoreError, StoreResult},
     model::{
         Cursor, FreeCall, GatewayRequest, GatewayRequestId, HistoryFilter, LedgerRow, ListingId, Page, Payment,
-        PaymentId, ProfileId, Role, Sums, Tally, UnixMillis, ledger_rows,
+        PaymentId, Payout, Posting, PostingKind, ProfileId, Role, Sums, Tally, UnixMillis, ledger_rows,
     },
     store::{HistoryStore, RolledUp},
 };
@@ -157,6 +157,7 @@ impl Shared {
                 Some(GatewayRequest::of_attempt(payment, attempt))
             })?],
             Event::FreeCalls(calls) => calls.iter().map(GatewayRequest::of_free_call).collect(),
+            Event::Payout(_) => Vec::new(),
         };
         rows.retain(|row| {
             let role = match filter.role {
@@ -187,6 +188,29 @@ impl Shared {
         }
         Ok(None)
     }
+}
+
+/// The rows of a payment's posting; where it went back to the party, with the transfer's reference.
+fn posting_rows(
+    shared: &Shared,
+    engine: &Engine,
+    (party, id): (ProfileId, PaymentId),
+    event: [u8; 16],
+) -> StoreResult<Vec<LedgerRow>> {
+    let (mut rows, refund) = shared.fold(engine, id, |payment| {
+        let mut postings = payment.progress.postings.iter();
+        let posting = postings.find(|posting| posting.id().bytes() == event)?;
+        let is_refund = |posting: &&Posting| posting.kind() == PostingKind::Refunded;
+        let before = payment.progress.postings.iter().filter(is_refund);
+        let place = before.take_while(|before| before.id() != posting.id()).count();
+        Some((ledger_rows(payment, posting, party), is_refund(&posting).then_some(place)))
+    })?;
+    if let Some(place) = refund {
+        let reference =
+            money::refunds_at(engine, id)?.get(place).and_then(|refund| refund.reference().map(String::from));
+        rows.iter_mut().for_each(|row| row.reference.clone_from(&reference));
+    }
+    Ok(rows)
 }
 
 #[async_trait]
@@ -225,16 +249,23 @@ impl HistoryStore for Embedded {
     ) -> StoreResult<Page<LedgerRow>> {
         let _timing = self.shared.measures.time(Operation::LedgerList);
         self.shared.page(party, (filter, after), limit, |engine, event, found| {
-            let Event::Payment(pointer @ Pointer { posting: true, .. }) = found else { return Ok(Vec::new()) };
-            self.shared.fold(engine, PaymentId::from_bytes(pointer.id), |payment| {
-                let mut postings = payment.progress.postings.iter();
-                let posting = postings.find(|posting| posting.id().bytes() == event)?;
-                let fits = filter.listing.is_none_or(|listing| payment.quote.listing == listing)
-                    && filter.to.is_none_or(|to| posting.at() < to);
-                let mut rows = if fits { ledger_rows(payment, posting, party) } else { Vec::new() };
-                rows.retain(|row| row.is_of_role(filter.role));
-                Some(rows)
-            })
+            let mut rows = match found {
+                Event::Payment(pointer @ Pointer { posting: true, .. }) => {
+                    posting_rows(&self.shared, engine, (party, PaymentId::from_bytes(pointer.id)), event)?
+                }
+                Event::Payout(number) => {
+                    let payout = engine.get(&keys::payout(party, *number))?;
+                    let payout = payout.map(|bytes| decode::<Payout>("payout", &bytes)).transpose()?;
+                    payout.and_then(|payout| payout.ledger_row()).into_iter().collect()
+                }
+                Event::Payment(_) | Event::FreeCalls(_) => Vec::new(),
+            };
+            rows.retain(|row| {
+                row.is_of_role(filter.role)
+                    && filter.listing.is_none_or(|listing| row.listing == Some(listing))
+                    && filter.to.is_none_or(|to| row.created_at < to)
+            });
+            Ok(rows)
         })
     }
 

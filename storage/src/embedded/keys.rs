@@ -93,6 +93,9 @@ enum Tag {
     Swept = 97,
     PutOff = 98,
     PutOffUntil = 99,
+    Payout = 100,
+    PaidOutUntil = 101,
+    Cut = 102,
 }
 
 fn join(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
@@ -172,6 +175,31 @@ pub(crate) fn refund(id: PaymentId, number: u32) -> Key {
 /// The refunds of a payment, oldest first.
 pub(crate) fn refunds(id: PaymentId) -> Range {
     prefix(Space::Money, Tag::Refund, &[&id.bytes()])
+}
+
+/// A payout to a seller.
+pub(crate) fn payout(seller: ProfileId, number: u32) -> Key {
+    key(Space::Money, Tag::Payout, &[&seller.bytes(), &number.to_be_bytes()])
+}
+
+/// The payouts of a seller, oldest first.
+pub(crate) fn payouts(seller: ProfileId) -> Range {
+    prefix(Space::Money, Tag::Payout, &[&seller.bytes()])
+}
+
+/// The payouts of all sellers.
+pub(crate) fn all_payouts() -> Range {
+    prefix(Space::Money, Tag::Payout, &[])
+}
+
+/// The event up to which a seller's earnings are paid out, or are being.
+pub(crate) fn paid_out_until(seller: ProfileId) -> Key {
+    key(Space::Money, Tag::PaidOutUntil, &[&seller.bytes()])
+}
+
+/// The last of these events over all sellers: nothing is minted at or before it.
+pub(crate) fn cut() -> Key {
+    key(Space::Money, Tag::Cut, &[])
 }
 
 /// What changed of a payment that is under way.
@@ -557,6 +585,15 @@ pub(crate) fn tally(listing: ListingId) -> Key {
 /// A party's sums.
 pub(crate) fn sums(party: ProfileId) -> Key {
     key(Space::Market, Tag::Sums, &[&party.bytes()])
+}
+
+/// The sums of all parties behind one.
+pub(crate) fn all_sums(after: Option<ProfileId>) -> Range {
+    let mut range = prefix(Space::Market, Tag::Sums, &[]);
+    if let Some(party) = after {
+        range.from = [&join(Tag::Sums, &[&party.bytes()])[..], &[0]].concat();
+    }
+    range
 }
 
 /// What a buyer bought of a listing.

@@ -270,6 +270,9 @@ pub(crate) fn begin_life(engine: &Engine, clock: &Clock) -> StoreResult<(Owner, 
 /// When the engine cannot read it.
 pub(crate) fn memory(engine: &Engine, now: UnixMillis) -> StoreResult<Memory> {
     let mut memory = Memory::default();
+    if let Some(cut) = engine.get(&keys::cut())? {
+        memory.close(decode("last event of a payout", &cut)?);
+    }
     for found in engine.scan(&keys::unpaid_range(now, UnixMillis(u64::MAX))) {
         let (key, value) = found?;
         let (expires_at, _) = keys::moment_and_id(&key)

@@ -48,6 +48,8 @@ pub(crate) enum Event {
     Payment(Pointer),
     /// Free calls, newest first, whole: thousands a second are cheap together and dear one by one.
     FreeCalls(Vec<FreeCall>),
+    /// A payout of the party's, by its number.
+    Payout(u32),
 }
 
 /// A row of a party's history: where to fold it from. One serves an attempt and a posting of the same event.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     backward::{Refund, RefundStage},
     ids::{PaymentId, PostingId},
-    ledger::{Account, Direction, PostingKind},
+    ledger::{Account, Direction, Posting, PostingKind},
     money::Micros,
     payment::{Payment, PaymentState},
     time::UnixMillis,
@@ -39,15 +39,18 @@ impl Totals {
     /// Adds a payment.
     pub fn count(&mut self, payment: &Payment) {
         self.payments += 1;
-        for posting in &payment.progress.postings {
-            self.postings += 1;
-            for entry in posting.entries() {
-                let amount = i128::from(entry.amount.0);
-                let signed = if entry.direction == Direction::Credit { amount } else { -amount };
-                *self.accounts.entry(kind_of(entry.account)).or_default() += signed;
-                if entry.direction == Direction::Debit {
-                    *self.moved.entry(name_of(posting.kind()).to_string()).or_default() += amount;
-                }
+        payment.progress.postings.iter().for_each(|posting| self.count_posting(posting));
+    }
+
+    /// Adds a posting.
+    pub fn count_posting(&mut self, posting: &Posting) {
+        self.postings += 1;
+        for entry in posting.entries() {
+            let amount = i128::from(entry.amount.0);
+            let signed = if entry.direction == Direction::Credit { amount } else { -amount };
+            *self.accounts.entry(kind_of(entry.account)).or_default() += signed;
+            if entry.direction == Direction::Debit {
+                *self.moved.entry(name_of(posting.kind()).to_string()).or_default() += amount;
             }
         }
     }
@@ -121,7 +124,7 @@ impl Judged<'_> {
     /// What postings of a kind moved: the sum of their debits.
     fn moved(&self, kind: PostingKind) -> i64 {
         let postings = self.payment.progress.postings.iter().filter(|posting| posting.kind() == kind);
-        let entries = postings.flat_map(super::Posting::entries);
+        let entries = postings.flat_map(Posting::entries);
         let debits = entries.filter(|entry| entry.direction == Direction::Debit);
         debits.map(|entry| entry.amount.0).fold(0, i64::saturating_add)
     }
@@ -264,7 +267,7 @@ impl WaitReason {
 /// The money of a payment that waits, and for what.
 #[must_use]
 pub fn waiting(payment: &Payment, refunds: &[Refund]) -> Vec<Waiting> {
-    let last = payment.progress.postings.last().map_or(payment.quote.created_at, super::Posting::at);
+    let last = payment.progress.postings.last().map_or(payment.quote.created_at, Posting::at);
     let row = |amount, reason, since| Waiting { payment: payment.quote.id, amount: Micros(amount), reason, since };
     let mut found = Vec::new();
     let suspense = payment.balance(Account::Suspense(payment.quote.id));

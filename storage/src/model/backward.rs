@@ -31,6 +31,15 @@ pub enum TakenBack {
     TooMuch,
 }
 
+/// What has left, or will leave, in aggregates of their own: nobody can give it back any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// What an open refund of the payment sends.
+    pub refund: Micros,
+    /// What the seller had earned up to and with this event is paid out, or is being.
+    pub paid_out: Option<PostingId>,
+}
+
 /// A refund, an aggregate of its own: the intent is durable before any money moves, and one is open per payment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refund {
@@ -109,14 +118,14 @@ impl Payment {
     }
 
     /// Records that a rail took money back; `reversal` says how much, above zero, under a proof key of its own. Posted
-    /// at once, or when the call that runs has ended. `bound` is what an open refund will send: it counts as gone.
+    /// at once, or when the call that runs has ended.
     ///
     /// # Errors
     /// `Unbalanced` when the amount is not above zero; nothing is changed then.
     pub fn take_back(
         &mut self,
         reversal: Evidence,
-        bound: Micros,
+        outgoing: Outgoing,
         mint: &mut dyn FnMut() -> PostingId,
         now: UnixMillis,
     ) -> Result<TakenBack, Unbalanced> {
@@ -136,7 +145,7 @@ impl Payment {
         if matches!(self.progress.state, PaymentState::Claimed(_)) {
             return Ok(TakenBack::Waits);
         }
-        self.post_reversals(bound, mint, now)?;
+        self.post_reversals(outgoing, mint, now)?;
         Ok(TakenBack::Posted)
     }
 
@@ -165,7 +174,7 @@ impl Payment {
     /// `Unbalanced` never for a payment made by us; a damaged record is refused rather than posted.
     pub fn post_reversals(
         &mut self,
-        bound: Micros,
+        outgoing: Outgoing,
         mint: &mut dyn FnMut() -> PostingId,
         now: UnixMillis,
     ) -> Result<bool, Unbalanced> {
@@ -174,7 +183,7 @@ impl Payment {
         }
         let mut posted = false;
         while let Some((rail, amount)) = self.reversal_waiting() {
-            let debits = self.holders(amount, bound);
+            let debits = self.holders(amount, outgoing);
             let taken = Posting::new(mint(), PostingKind::TakenBack, now, &debits, &[(Account::Rail(rail), amount)])?;
             self.progress.postings.push(taken);
             posted = true;
@@ -186,14 +195,15 @@ impl Payment {
         Ok(posted)
     }
 
-    fn holders(&self, amount: Micros, bound: Micros) -> [(Account, Micros); 4] {
+    fn holders(&self, amount: Micros, outgoing: Outgoing) -> [(Account, Micros); 4] {
         let quote = &self.quote;
-        let owed = self.balance(Account::Owed(quote.buyer)).saturating_sub(bound.0).clamp(0, amount.0);
+        let owed = self.balance(Account::Owed(quote.buyer)).saturating_sub(outgoing.refund.0).clamp(0, amount.0);
         let left = amount.0 - owed;
         let suspense = self.balance(Account::Suspense(quote.id)).clamp(0, left);
         let left = left - suspense;
-        let (seller, fee) =
-            (self.balance(Account::Seller(quote.seller)).max(0), self.balance(Account::Marketplace).max(0));
+        let is_paid_out = self.completed_by().is_some_and(|event| Some(event) <= outgoing.paid_out);
+        let seller = if is_paid_out { 0 } else { self.balance(Account::Seller(quote.seller)).max(0) };
+        let fee = self.balance(Account::Marketplace).max(0);
         let both = i128::from(seller) + i128::from(fee);
         // The seller gives what the marketplace's part, rounded down, leaves: never more than it holds.
         let from_both = i128::from(left).min(both);

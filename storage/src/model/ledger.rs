@@ -176,12 +176,12 @@ pub enum EntryType {
 pub struct LedgerRow {
     /// The posting's id.
     pub id: PostingId,
-    /// The call it belongs to.
-    pub gateway_request_id: GatewayRequestId,
-    /// The payment it belongs to.
-    pub payment: PaymentId,
-    /// The listing called.
-    pub listing: ListingId,
+    /// The call it belongs to; `None` for a payout.
+    pub gateway_request_id: Option<GatewayRequestId>,
+    /// The payment it belongs to; `None` for a payout.
+    pub payment: Option<PaymentId>,
+    /// The listing called; `None` for a payout.
+    pub listing: Option<ListingId>,
     /// Whose money moved.
     pub account: Account,
     /// What happened.
@@ -190,6 +190,8 @@ pub struct LedgerRow {
     pub direction: Direction,
     /// How much.
     pub amount: Micros,
+    /// The rail's reference of a transfer to the party: a refund's, a payout's.
+    pub reference: Option<String>,
     /// When.
     pub created_at: UnixMillis,
 }
@@ -199,13 +201,14 @@ pub struct LedgerRow {
 pub fn ledger_rows(payment: &Payment, posting: &Posting, party: ProfileId) -> Vec<LedgerRow> {
     let row = |account, entry_type, direction, amount| LedgerRow {
         id: posting.id,
-        gateway_request_id: payment.quote.id.into(),
-        payment: payment.quote.id,
-        listing: payment.quote.listing,
+        gateway_request_id: Some(payment.quote.id.into()),
+        payment: Some(payment.quote.id),
+        listing: Some(payment.quote.listing),
         account,
         entry_type,
         direction,
         amount,
+        reference: None,
         created_at: posting.at,
     };
     let is_buyer = party == payment.quote.buyer;
@@ -225,7 +228,8 @@ pub fn ledger_rows(payment: &Payment, posting: &Posting, party: ProfileId) -> Ve
             (_, Account::Seller(owner) | Account::Owed(owner), direction) if owner == party => {
                 rows.push(row(entry.account, EntryType::Adjustment, direction, entry.amount));
             }
-            (PostingKind::TakenBack, Account::Suspense(_), Direction::Debit) if is_buyer => {
+            // As the buyer gave all that reached the rail, so it has back all that the rail took.
+            (PostingKind::TakenBack, Account::Rail(_), Direction::Credit) if is_buyer => {
                 rows.push(row(entry.account, EntryType::Adjustment, Direction::Credit, entry.amount));
             }
             _ => {}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::StepOutcome;
 use crate::{
     error::StoreResult,
-    model::{Discrepancy, Evidence, Payment, PaymentId, Refund, TakenBack, Totals, Waiting},
+    model::{Discrepancy, Evidence, Payment, PaymentId, Payout, Refund, TakenBack, Totals, Waiting},
 };
 
 /// What `payment_take_back` found.
@@ -33,17 +33,17 @@ pub enum RefundBegun {
     NothingOwed,
 }
 
-/// What telling something of a refund found.
+/// What telling something of a transfer out found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RefundTold {
+pub enum TransferTold {
     /// Written, or so before.
     Done,
     /// It went out under another reference: nothing changed.
     OtherReference,
     /// It was not sent yet: nothing changed.
     NotSent,
-    /// The payment has no such refund.
-    NoRefund,
+    /// There is no such transfer.
+    NoTransfer,
 }
 
 /// One bounded part of the proof of the books.
@@ -55,6 +55,8 @@ pub struct BooksPage {
     pub faults: Vec<Discrepancy>,
     /// The money that waits, and for what.
     pub waiting: Vec<Waiting>,
+    /// Payouts that are not confirmed yet.
+    pub payouts: Vec<Payout>,
     /// Rows that lead to payments, looked at in this part.
     pub pointers: u64,
     /// Where the next part begins; `None`: this was the last.
@@ -74,16 +76,21 @@ pub trait MoneyStore: Send + Sync {
     async fn refund_begin(&self, id: PaymentId) -> StoreResult<StepOutcome<(RefundBegun, Option<Refund>)>>;
 
     /// The operator sent it, under this reference; the first reference stands.
-    async fn refund_sent(&self, id: PaymentId, number: u32, reference: String) -> StoreResult<StepOutcome<RefundTold>>;
+    async fn refund_sent(
+        &self,
+        id: PaymentId,
+        number: u32,
+        reference: String,
+    ) -> StoreResult<StepOutcome<TransferTold>>;
 
     /// The rail shows it: the refund's end, the posting and the payment's state in one step, once.
-    async fn refund_confirm(&self, id: PaymentId, number: u32) -> StoreResult<StepOutcome<RefundTold>>;
+    async fn refund_confirm(&self, id: PaymentId, number: u32) -> StoreResult<StepOutcome<TransferTold>>;
 
     /// The refunds of a payment, oldest first.
     async fn refund_list(&self, id: PaymentId) -> StoreResult<Vec<Refund>>;
 
     /// Proves one part of the books: each payment by itself, its proofs, its pointers, the sandbox's own record; then
-    /// each pointer's payment. Reads beside the writer and takes no step; what looks wrong is looked at once more
+    /// each pointer's payment, then payouts. Reads beside the writer and takes no step; what looks wrong is looked at once more
     /// behind the steps under way before it is told. Rules out telling of a step half seen.
     async fn books_page(&self, after: Option<Vec<u8>>) -> StoreResult<BooksPage>;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use storage::{BooksPage, RefundBegun, RefundTold, StepOutcome, TakeBackOutcome, model::*};
+use storage::{BooksPage, RefundBegun, StepOutcome, TakeBackOutcome, TransferTold, model::*};
 
 use crate::{
     RACERS, race,
@@ -146,17 +146,17 @@ pub async fn a_refund_is_intended_sent_and_confirmed_once(mut bench: Bench) {
     let told = async |number: u32, text: &str| {
         step(bench.store.refund_sent(id, number, text.to_string()).await.expect("told"))
     };
-    assert_eq!(step(bench.store.refund_confirm(id, 1).await.expect("told")), RefundTold::NotSent);
-    assert_eq!(told(2, "0xa").await, RefundTold::NoRefund);
-    assert_eq!((told(1, "0xa").await, told(1, "0xa").await), (RefundTold::Done, RefundTold::Done));
-    assert_eq!(told(1, "0xb").await, RefundTold::OtherReference);
+    assert_eq!(step(bench.store.refund_confirm(id, 1).await.expect("told")), TransferTold::NotSent);
+    assert_eq!(told(2, "0xa").await, TransferTold::NoTransfer);
+    assert_eq!((told(1, "0xa").await, told(1, "0xa").await), (TransferTold::Done, TransferTold::Done));
+    assert_eq!(told(1, "0xb").await, TransferTold::OtherReference);
     let store = Arc::clone(&bench.store);
     let confirmed = race(|_| {
         let store = Arc::clone(&store);
         async move { step(store.refund_confirm(id, 1).await.expect("told")) }
     });
     let confirmed = confirmed.await;
-    assert!(confirmed.iter().all(|told| *told == RefundTold::Done));
+    assert!(confirmed.iter().all(|told| *told == TransferTold::Done));
     let refunds = bench.store.refund_list(id).await.expect("listed");
     assert_eq!((refunds.len(), refunds[0].reference(), refunds[0].is_open()), (1, Some("0xa"), false));
     let payment = bench.get(id).await;

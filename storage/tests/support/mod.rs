@@ -74,6 +74,11 @@ impl Bench {
         self.clock.fetch_add(millis, Ordering::Relaxed);
     }
 
+    /// The clock goes back.
+    pub fn back(&self, millis: u64) {
+        self.clock.fetch_sub(millis, Ordering::Relaxed);
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -113,6 +113,15 @@ fn payment() -> Value {
             ("discard?", list("Leave out from now on.", text("", "X-Crochet-Relay-Request-Id"))),
         ],
     );
+    let refund = object(
+        "A transfer back to the payer.",
+        &[
+            ("amount_micros", count("How much.", 1)),
+            ("status", word("How far it is.", &["intended", "sent", "confirmed"])),
+            ("reference", or_null(text("The rail's reference of the transfer, once it was sent.", "0x5d1f"))),
+            ("created_at", moment("Begun then.")),
+        ],
+    );
     with(
         quote(),
         "Where a payment stands.",
@@ -121,6 +130,11 @@ fn payment() -> Value {
             ("state", word("What the call may do.", &states)),
             ("attempts", count("How often the seller was tried.", 0)),
             ("paid_micros", count("What has arrived.", 0)),
+            ("in_suspense_micros", count("What waits for the call.", 0)),
+            ("owed_micros", count("What is yours again and waits for a refund.", 0)),
+            ("refunded_micros", count("What went back to you.", 0)),
+            ("taken_back_micros", count("What the rail took back.", 0)),
+            ("refunds", list("Transfers back to you, oldest first.", refund)),
             ("created_at", moment("Quoted then.")),
             ("next", next),
         ],
@@ -222,13 +236,17 @@ fn ledger_row() -> Value {
         "One entry; never changed.",
         &[
             ("id", id("The posting; its entries sum to zero.")),
-            ("gateway_request_id", request_id("The call.")),
-            ("relay_request_id", payment_id("The payment.")),
-            ("listing_id", id("For what.")),
+            ("gateway_request_id", or_null(request_id("The call; null for a payout."))),
+            ("relay_request_id", or_null(payment_id("The payment; null for a payout."))),
+            ("listing_id", or_null(id("For what; null for a payout."))),
             ("account", text("Which account.", "seller:01890a5d-ac96-774b-bcce-b302099a8057")),
             ("entry_type", word("What it is.", &kinds)),
             ("direction", word("Which side.", &["debit", "credit"])),
             ("amount", named("Amount")),
+            (
+                "reference",
+                or_null(text("The rail's reference of a transfer to you: a refund's, a payout's.", "0x5d1f")),
+            ),
             ("created_at", moment("Posted then.")),
         ],
     )
