@@ -87,7 +87,7 @@ pub async fn a_payout_takes_all_that_was_earned_once_whoever_asks_how_often(mut 
     bench.reopen().await;
     let PayoutOpened::Open(payout) = open(&bench, seller).await else { panic!("one is open per seller") };
     assert_eq!((payout.amount(), payout.to.as_str(), payout.reference()), (Micros(3 * NET), "0xto", None));
-    assert_eq!(proven(&bench).await.1, [payout.clone()]);
+    assert_eq!(proven(&bench).await.1, std::slice::from_ref(&payout));
     let told = |number: u32, text: &'static str| bench.store.payout_sent(seller, number, text.into());
     assert_eq!(bench.store.payout_confirm(seller, 1).await.expect("told"), TransferTold::NotSent);
     assert_eq!(told(2, "0xa").await.expect("told"), TransferTold::NoTransfer);
