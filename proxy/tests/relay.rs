@@ -6,7 +6,7 @@ mod support;
 
 use loadtest::relay::Relay;
 use serde_json::{Value, json};
-use support::{Agent, Gateway, Seller, agent::Answer};
+use support::{Agent, Gateway, Seller, agent::Answer, eventually};
 
 const KEY: &str = "relay-key-of-the-test";
 const RECIPIENT: &str = "0x00000000000000000000000000000000000000AA";
@@ -395,4 +395,27 @@ async fn many_who_ask_at_once_share_one_quote_and_ether_has_a_route_of_its_own()
     assert_eq!(wanted["origin_token"], "0x0000000000000000000000000000000000000000");
     scene.tell("/_pay", json!({"request_id": wanted["request_id"]})).await;
     scene.redeem(BODY, &quoted.payment_id()).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f9_a_refund_at_relay_after_the_call_is_found_though_nobody_asks_and_a_failure_is_not_believed() {
+    let rereads = [
+        ("CROCHET__PAYMENTS__SANDBOX__ENABLED", "false"),
+        ("CROCHET__PAYMENTS__REREADS__PAID_AFTER", "500ms,1s,1500ms"),
+        ("CROCHET__PAYMENTS__REREADS__EVERY", "50ms"),
+        ("CROCHET__PAYMENTS__RELAY__REREAD_PAUSE", "0s"),
+        ("CROCHET__CONTROL__ROLL_UP_EVERY", "100ms"),
+    ];
+    let scene = Scene::with(PRICE, &rereads).await;
+    let (id, request) = scene.quote(BODY).await;
+    scene.tell("/_pay", json!({"request_id": request})).await;
+    scene.redeem(BODY, &id).await.expect(200);
+    let reads = async || scene.seen("/intents/status/v3").await["count"].as_u64().unwrap_or(0);
+    scene.steer(json!({"status": "failure"})).await;
+    let before = reads().await;
+    eventually("a look that nobody asked for", async || reads().await >= before + 2).await;
+    assert_eq!(scene.state(&id).await["taken_back_micros"], 0, "a backward step is no refund");
+    scene.steer(json!({"status": "refund"})).await;
+    eventually("it is taken back", async || scene.state(&id).await["taken_back_micros"] == 2_000_000).await;
+    assert_eq!(scene.state(&id).await["state"], "completed");
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use storage::{NonceUsed, SettleOutcome, StepOutcome, Store, StoreResult, model::*};
+use storage::{NonceUsed, PayoutOpened, SettleOutcome, StepOutcome, Store, StoreResult, TransferTold, model::*};
 use support::{answer, assert_books, child, evidence, facts, kept, quote};
 
 const KILLS: u64 = 30;
@@ -54,6 +54,10 @@ async fn calls(store: &dyn Store, buyer: ProfileId, seller: ProfileId) -> StoreR
             store.nonce_use(nonce, clock.now().plus(Duration::from_secs(3600))).await?;
             child::tell(&format!("nonce {id}"));
         }
+        if n % 13 == 12 {
+            refund(store, id, claim).await?;
+            continue;
+        }
         let mut result = kept(ResultPlace::Inline, &answer(id), clock.now());
         if n % 11 == 10 {
             result.place = ResultPlace::Chunks;
@@ -67,6 +71,36 @@ async fn calls(store: &dyn Store, buyer: ProfileId, seller: ProfileId) -> StoreR
     Ok(())
 }
 
+/// A call that never runs: its money goes back.
+async fn refund(store: &dyn Store, id: PaymentId, claim: Claim) -> StoreResult<()> {
+    store.payment_release(id, claim, AttemptStatus::Released, facts(502)).await?;
+    store.payment_owe(id).await?;
+    child::tell(&format!("owed {id}"));
+    store.refund_begin(id).await?;
+    child::tell(&format!("refunding {id}"));
+    store.refund_sent(id, 1, format!("to-{id}")).await?;
+    child::tell(&format!("sent {id}"));
+    store.refund_confirm(id, 1).await?;
+    child::tell(&format!("refunded {id}"));
+    Ok(())
+}
+
+/// The seller is paid out again and again, whatever it has earned by then.
+async fn payouts(store: &dyn Store, seller: ProfileId) -> StoreResult<()> {
+    loop {
+        let payout = match store.payout_open(seller, "0xto".into()).await? {
+            PayoutOpened::Opened(payout) | PayoutOpened::Open(payout) => payout,
+            PayoutOpened::NothingEarned => continue,
+        };
+        let (number, amount) = (payout.number, payout.amount());
+        child::tell(&format!("payout opened {number} {amount}"));
+        store.payout_sent(seller, number, format!("out-{number}")).await?;
+        child::tell(&format!("payout sent {number} {amount}"));
+        store.payout_confirm(seller, number).await?;
+        child::tell(&format!("payout confirmed {number} {amount}"));
+    }
+}
+
 /// The child: many calls at once, until it is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_calls() {
@@ -76,12 +110,14 @@ async fn child_calls() {
     let (buyer, seller) = (ProfileId::mint(now), ProfileId::mint(now));
     let hex = |id: ProfileId| id.to_string();
     child::tell(&format!("parties {} {}", hex(buyer), hex(seller)));
-    let tasks: Vec<_> = (0..TASKS)
+    let mut tasks: Vec<_> = (0..TASKS)
         .map(|_| {
             let store = Arc::clone(&store);
             tokio::spawn(async move { calls(&*store, buyer, seller).await })
         })
         .collect();
+    let paying = Arc::clone(&store);
+    tasks.push(tokio::spawn(async move { payouts(&*paying, seller).await }));
     for task in tasks {
         task.await.expect("a task").expect("calls go on until the kill");
     }
@@ -91,7 +127,8 @@ async fn child_calls() {
 fn acknowledged(told: &[String]) -> BTreeMap<PaymentId, &str> {
     let mut stages = BTreeMap::new();
     for line in told {
-        if let Some((stage, id)) = line.split_once(' ').filter(|(stage, _)| *stage != "parties" && *stage != "nonce") {
+        let of_payment = |stage: &str| !matches!(stage, "parties" | "nonce" | "payout");
+        if let Some((stage, id)) = line.split_once(' ').filter(|(stage, _)| of_payment(stage)) {
             stages.insert(id.parse().expect("an id"), stage);
         }
     }
@@ -124,6 +161,8 @@ async fn check(store: &dyn Store, told: &[String]) -> usize {
         assert_eq!(rows(store, party).await, attempts, "history shows what the records hold, to both");
     }
     assert_eq!(postings(store, buyer).await, ledger);
+    let payouts = check_payouts(store, seller, told).await;
+    earned.extend(payouts.iter().filter_map(Payout::posting).map(Posting::id));
     assert_eq!(postings(store, seller).await, earned);
     for line in told {
         if let Some(id) = line.strip_prefix("nonce ") {
@@ -136,6 +175,48 @@ async fn check(store: &dyn Store, told: &[String]) -> usize {
     told.iter().filter(|line| !line.starts_with("begun") && !line.starts_with("parties")).count()
 }
 
+/// Each payout is as far as was told, with the amount that was told, and a transfer is never another one later.
+async fn check_payouts(store: &dyn Store, seller: ProfileId, told: &[String]) -> Vec<Payout> {
+    let payouts = store.payout_list(seller).await.expect("listed");
+    assert!(payouts.iter().rev().skip(1).all(|payout| !payout.is_open()), "one is open at a time");
+    for line in told {
+        let Some(rest) = line.strip_prefix("payout ") else { continue };
+        let [stage, number, amount] = rest.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let number: u32 = number.parse().expect("a number");
+        let payout = payouts.iter().find(|payout| payout.number == number);
+        let payout = payout.unwrap_or_else(|| panic!("{line}, and it is gone"));
+        assert_eq!(payout.amount().to_string(), amount, "{line}");
+        let fits = match stage {
+            "opened" => payout.stage != PayoutStage::Counting,
+            "sent" => payout.reference() == Some(&format!("out-{number}")),
+            "confirmed" => payout.posting().is_some(),
+            other => panic!("{other}"),
+        };
+        assert!(fits, "{line}, and it is {:?}", payout.stage);
+    }
+    if let Some(sent) = payouts.iter().find(|payout| matches!(payout.stage, PayoutStage::Sent { .. })) {
+        let again = store.payout_sent(seller, sent.number, "another".into()).await.expect("told");
+        assert_eq!(again, TransferTold::OtherReference, "what was sent is not sent again");
+    }
+    payouts
+}
+
+/// The proof of the books, but for the sandbox, which knows nothing of these payments.
+async fn prove(store: &dyn Store) {
+    let (mut totals, mut after) = (Totals::default(), None);
+    loop {
+        let page = store.books_page(after).await.expect("books");
+        let mut faults = page.faults.iter().filter(|fault| !fault.what.contains("the sandbox was paid"));
+        assert_eq!(faults.next(), None, "the books are proven");
+        totals.add(&page.totals);
+        after = page.next;
+        if after.is_none() {
+            assert!(totals.add_up(), "{totals:?}");
+            return;
+        }
+    }
+}
+
 fn assert_stage(payment: &Payment, stage: &str) {
     let state = payment.progress.state;
     let attempts = payment.progress.attempts.len();
@@ -144,6 +225,9 @@ fn assert_stage(payment: &Payment, stage: &str) {
         "claimed" => attempts >= 1,
         "released" => attempts >= 1 && payment.progress.attempts[0].end.is_some(),
         "completed" => state == PaymentState::Completed,
+        "owed" => matches!(state, PaymentState::Owed | PaymentState::Refunding | PaymentState::Refunded),
+        "refunding" | "sent" => matches!(state, PaymentState::Refunding | PaymentState::Refunded),
+        "refunded" => state == PaymentState::Refunded,
         other => panic!("{other}"),
     };
     assert!(fits, "{} was acknowledged as {stage}, and is {state:?}", payment.quote.id);
@@ -151,8 +235,12 @@ fn assert_stage(payment: &Payment, stage: &str) {
 
 /// Whatever a payment came to, all of it is there.
 async fn assert_whole(store: &dyn Store, payment: &Payment) {
-    assert_books(payment);
     let (id, progress) = (payment.quote.id, &payment.progress);
+    let refunds = store.refund_list(id).await.expect("listed");
+    assert_eq!(judge(payment, &refunds), Vec::<String>::new(), "{id}");
+    if progress.state != PaymentState::Refunded {
+        assert_books(payment);
+    }
     match progress.state {
         PaymentState::Quoted => assert_eq!((progress.evidence.len(), progress.postings.len()), (0, 0)),
         PaymentState::Claimed(_) | PaymentState::Settled => assert_eq!(progress.postings.len(), 1),
@@ -161,6 +249,9 @@ async fn assert_whole(store: &dyn Store, payment: &Payment) {
             let read = store.result_read(payment, 0).await.expect("readable");
             assert_eq!(read, Some(answer(id)), "the answer of {id}");
         }
+        PaymentState::Owed => assert_eq!((progress.postings.len(), refunds.len()), (2, 0)),
+        PaymentState::Refunding => assert!(progress.postings.len() == 2 && refunds[0].is_open()),
+        PaymentState::Refunded => assert_eq!(refunds[0].reference(), Some(&*format!("to-{id}"))),
         other => panic!("{id} is {other:?}"),
     }
     // The proof is there exactly when the money is.
@@ -216,6 +307,10 @@ async fn nothing_acknowledged_is_lost_and_no_step_is_half_in_thirty_kills() {
         let store = open(folder.path());
         worst = worst.max(begun.elapsed());
         let found = check(&*store, &told).await;
+        // The whole proof reads all that the lives before left, too.
+        if kill % 5 == 4 {
+            prove(&*store).await;
+        }
         eprintln!("kill {kill}: {found} steps acknowledged, none lost");
         steps += found;
         store.close().await.expect("closed");

@@ -273,12 +273,11 @@ impl PaymentProvider for Relay {
         }
     }
 
-    /// Relay's word for it is final: an order that was filled and is refunded or failed now holds nothing for us.
+    /// Relay's word for it is final. A mere failure of what was filled before is a backward step, and says nothing.
     async fn gone(&self, quote: &Quote, evidence: &Evidence) -> Result<Option<Micros>, ProviderError> {
         let id = terms(quote)?.deposit.request_id;
         let status: Option<StatusAnswer> = self.read(&format!("/intents/status/v3?requestId={id}"), quote).await?;
-        let is_over = status.is_some_and(|status| matches!(status.meaning(), Status::Over));
-        Ok(is_over.then_some(evidence.amount))
+        Ok(status.is_some_and(|status| status.is_refund()).then_some(evidence.amount))
     }
 
     fn reread_pause(&self) -> Duration {

@@ -202,6 +202,12 @@ pub enum Status {
 }
 
 impl StatusAnswer {
+    /// The money went back to the payer.
+    #[must_use]
+    pub fn is_refund(&self) -> bool {
+        self.status == "refund"
+    }
+
     /// What the word means; one that is not known is not final.
     #[must_use]
     pub fn meaning(&self) -> Status {
