@@ -19,24 +19,29 @@ use crate::{
 
 /// Payments that are looked up at a time.
 const PAGE: usize = 64;
-/// Pages of one kind in a round, before the other kinds have their turn.
-const PAGES_MAX: usize = 64;
+/// Pages of one kind in a round: then the other kinds have their turn, however slow a rail is.
+const PAGES_MAX: usize = 4;
 
 /// Looks for what is due until the process ends.
 pub(crate) async fn run(world: Arc<World>) {
+    let mut more = false;
     loop {
-        tokio::time::sleep(world.config.payments.rereads.every).await;
-        if let Err(error) = round(&world).await {
-            tracing::warn!(%error, "what is due could not be done; it is tried again");
+        if !more {
+            tokio::time::sleep(world.config.payments.rereads.every).await;
         }
+        more = round(&world).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what is due could not be done; it is tried again");
+            false
+        });
     }
 }
 
-/// Does what is due by now.
+/// Does some of what is due by now. `true`: more waits.
 ///
 /// # Errors
 /// Why the store could not; the next round goes on there.
-pub(crate) async fn round(world: &World) -> Result<(), StoreError> {
+pub(crate) async fn round(world: &World) -> Result<bool, StoreError> {
+    let mut more = false;
     let knobs = &world.config.payments;
     for (kind, looks) in
         [(Work::Unpaid as fn(Look) -> Work, &knobs.rereads.unpaid_after), (Work::Paid, &knobs.rereads.paid_after)]
@@ -44,11 +49,12 @@ pub(crate) async fn round(world: &World) -> Result<(), StoreError> {
         for (number, after) in looks.iter().enumerate() {
             let is_last = number + 1 == looks.len();
             let look = Look { number: u8::try_from(number).unwrap_or(u8::MAX), is_last };
-            sweep(world, kind(look), *after).await?;
+            more |= sweep(world, kind(look), *after).await?;
         }
     }
-    sweep(world, Work::PutOff, Duration::ZERO).await?;
-    sweep(world, Work::Window, knobs.window).await
+    more |= sweep(world, Work::PutOff, Duration::ZERO).await?;
+    more |= sweep(world, Work::Window, knobs.window).await?;
+    Ok(more)
 }
 
 /// Whether a rail that does not answer now has to be asked again: at an earlier look the next one comes anyway.
@@ -60,13 +66,13 @@ fn is_insistent(work: Work) -> bool {
     }
 }
 
-async fn sweep(world: &World, work: Work, after: Duration) -> Result<(), StoreError> {
+async fn sweep(world: &World, work: Work, after: Duration) -> Result<bool, StoreError> {
     let mut behind = None;
     for _ in 0..PAGES_MAX {
         let now = world.clock.now();
         let until = UnixMillis(now.0.saturating_sub(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
         let page = world.store.work_due(work, behind, until, PAGE).await?;
-        let Some(mark) = page.mark else { return Ok(()) };
+        let Some(mark) = page.mark else { return Ok(false) };
         let mut put_off = Vec::new();
         for id in page.due {
             let done = if work == Work::Window { owe(world, id).await } else { read_again(world, id).await };
@@ -83,10 +89,11 @@ async fn sweep(world: &World, work: Work, after: Duration) -> Result<(), StoreEr
         world.store.work_done(work, mark.clone(), put_off).await?;
         behind = Some(mark);
         if !page.more {
-            return Ok(());
+            return Ok(false);
         }
     }
-    Ok(())
+    // The window's payments leave by themselves; what is left of them is looked at again in the next round.
+    Ok(work != Work::Window)
 }
 
 /// Lets others go first.

@@ -124,7 +124,7 @@ impl Bench {
 
     async fn round(&self) {
         while self.world.store.roll_up().await.expect("rolled up").more {}
-        round(&self.world).await.expect("a round");
+        while round(&self.world).await.expect("a round") {}
     }
 
     async fn get(&self, id: PaymentId) -> Arc<Payment> {
@@ -269,4 +269,26 @@ async fn what_fell_due_while_the_gateway_was_stopped_is_done_at_the_next_start()
     bench.pass(8 * DAY);
     bench.round().await;
     assert_eq!(bench.state(quotes[0].quote.id).await, "owed", "its window began when it was found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_takes_some_of_each_kind_and_the_next_goes_on_there() {
+    let bench = Bench::new(true);
+    let count = PAGE * PAGES_MAX + 3;
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(bench.quote().await);
+    }
+    for payment in &ids {
+        bench.pay(payment, SandboxOutcome::Success, PRICE).await;
+    }
+    bench.pass(15 * MINUTE);
+    assert!(round(&bench.world).await.expect("a round"), "more waits");
+    let mut settled = 0;
+    for payment in &ids {
+        settled += usize::from(bench.state(payment.quote.id).await == "settled");
+    }
+    assert_eq!(settled, PAGE * PAGES_MAX);
+    assert!(!round(&bench.world).await.expect("a round"));
+    assert_eq!(bench.state(ids[count - 1].quote.id).await, "settled");
 }

@@ -18,6 +18,7 @@ use storage::{
 
 use super::{
     Hand, OTHER_VERSION, Said, Signed,
+    bar::Bar,
     order::{Done, Order, Transfer, TransferKind, TransferStep},
 };
 use crate::cli::ConfigFile;
@@ -79,7 +80,7 @@ impl TransferCommand {
 impl Hand {
     /// The whole proof, one bounded part after the other.
     async fn books(&self) -> Result<BooksPage> {
-        let (mut all, mut after) = (BooksPage::default(), None);
+        let (mut all, mut after, mut bar) = (BooksPage::default(), None, Bar::new("rows of the books"));
         loop {
             let Done::Books(page) = self.ask(Order::Books { after }).await? else {
                 bail!(OTHER_VERSION);
@@ -89,8 +90,11 @@ impl Hand {
             all.faults.extend(page.faults);
             all.waiting.extend(page.waiting);
             all.payouts.extend(page.payouts);
+            // How many there are is known when all were looked at.
+            bar.advance(page.totals.payments + page.pointers, None);
             after = page.next;
             if after.is_none() {
+                bar.end();
                 return Ok(all);
             }
         }
