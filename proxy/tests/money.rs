@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use storage::model::{Clock, Evidence, Micros, PaymentId, Rail};
 use support::{Agent, Gateway, Seller, eventually};
 
 const BODY: &str = r#"{"task":"run"}"#;
@@ -260,4 +261,38 @@ async fn money_that_comes_after_the_offer_ended_is_recorded_though_nobody_asks()
     assert_eq!(seller.calls(), 0, "nobody asked for the call");
     let report = proven(&gateway).await;
     assert_eq!(report["accounts"]["owed"], json!(1_400_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_tells_of_money_that_no_rail_has_seen_and_exits_1() {
+    let (mut gateway, seller) = (Gateway::start(), Seller::start().await);
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let (listing, _) = owner.list(&gateway, &seller.url("/ok"), PRICE).await;
+    let id = buyer.call(&gateway, &listing, BODY, &[]).await.payment_id();
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    let data = gateway.data();
+    done(&crochet(&data, &["admin", "audit"]));
+    let path = ("CROCHET__STORAGE__PATH".to_string(), data.display().to_string());
+    let knobs = config::Config::from_parts(None, [path]).expect("good").storage;
+    let store = storage::open(&knobs, Clock::system()).expect("the store opens");
+    let payment: PaymentId = id.parse().expect("an id");
+    let lie = Evidence {
+        proof_key: "a lie".into(),
+        rail: Rail::Sandbox,
+        reference: "none".into(),
+        amount: Micros(1_000_000),
+        recorded_at: Clock::system().now(),
+    };
+    store.payment_settle(payment, lie, None).await.expect("booked");
+    store.close().await.expect("closed");
+    drop(store);
+    let output = crochet(&data, &["admin", "audit", "--json"]);
+    assert!(failed(&output).contains("1 discrepancies"), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&report["proven"], &report["discrepancies"][0]["payment"]), (&json!(false), &json!(id)), "{report}");
+    let told = report["discrepancies"][0]["what"].as_str().expect("what");
+    assert!(told.contains("the sandbox was paid 0 micros and 1000000 are booked"), "{told}");
+    let text = crochet(&data, &["admin", "audit"]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains(&format!("WRONG {id}")), "{text:?}");
 }

@@ -91,7 +91,8 @@ macro_rules! conformance {
                 a_payout_takes_all_that_was_earned_once_whoever_asks_how_often,
                 money_taken_back_before_a_payout_is_not_paid_and_after_it_is_the_marketplaces_loss,
                 a_clock_that_goes_back_loses_no_earnings,
-                sellers_to_whom_something_is_due_are_listed_in_pages;
+                sellers_to_whom_something_is_due_are_listed_in_pages,
+                payouts_beside_calls_and_reversals_count_everything_once;
             work:
                 unpaid_quotes_are_due_by_expiry_once_for_each_look,
                 paid_payments_are_due_when_they_were_counted,

@@ -188,3 +188,47 @@ pub async fn sellers_to_whom_something_is_due_are_listed_in_pages(bench: Bench) 
     let page = bench.store.payable_list(None, 100).await.expect("listed");
     assert_eq!((page.rows.len(), page.next), (4, None), "nothing is due to who was paid");
 }
+
+pub async fn payouts_beside_calls_and_reversals_count_everything_once(bench: Bench) {
+    let (seller, bench) = (bench.profile(), Arc::new(bench));
+    let selling: Vec<_> = (0..8)
+        .map(|task| {
+            let bench = Arc::clone(&bench);
+            tokio::spawn(async move {
+                let mut taken = 0;
+                for n in 0..25 {
+                    let id = sold(&bench, seller).await;
+                    bench.pass(1);
+                    if (task + n) % 3 == 0 {
+                        take_back(&bench, id).await;
+                        taken += 1;
+                    }
+                }
+                taken
+            })
+        })
+        .collect();
+    let paying = {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move {
+            for _ in 0..40 {
+                if let PayoutOpened::Opened(payout) | PayoutOpened::Open(payout) = open(&bench, seller).await {
+                    finish(&bench, &payout).await;
+                }
+            }
+        })
+    };
+    let mut taken = 0;
+    for task in selling {
+        taken += task.await.expect("sold");
+    }
+    paying.await.expect("paid");
+    while let PayoutOpened::Opened(payout) | PayoutOpened::Open(payout) = open(&bench, seller).await {
+        finish(&bench, &payout).await;
+    }
+    let (totals, open_ones) = proven(&bench).await;
+    assert_eq!((totals.accounts["seller"], open_ones.len()), (0, 0), "all that was earned went out, and no more");
+    assert_eq!(totals.moved["taken_back"], i128::from(taken) * 1_000_000);
+    let out = totals.moved["paid_out"];
+    assert!(out >= i128::from(200 - taken) * i128::from(NET) && out <= 200 * i128::from(NET), "{out}");
+}
