@@ -109,6 +109,41 @@ async fn nobody_waits_nobody_polls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_late_outcome_of_a_claim_that_was_taken_over_changes_nothing() {
+    let bench = Bench::new("");
+    let id = bench.listing(1_000).await;
+    let (handle, caller) = (bench.handle(id).await, bench.caller());
+    let quoted = bench.quote(&handle, &caller, 1).await;
+    bench.rail.is_settled.store(true, Ordering::SeqCst);
+    let text = quoted.to_string();
+    let ask = Ask { payment_id: Some(&text), ..ask_for(&caller, 1) };
+    let Ok(PaymentFound::Settled(ready)) = handle.payment(&ask).await else { panic!("it is settled") };
+    let permit = handle.admit_paid(&ready).await.expect("admitted");
+    let Ok(ClaimFound::Claim(claim)) = ready.settle_and_claim(&permit, 2).await else { panic!("it is claimed") };
+    // Its owner was taken for dead.
+    let store = &bench.world.store;
+    let PaymentState::Claimed(held) = claim.payment().progress.state else { panic!("it is claimed") };
+    let facts = CallFacts::interrupted();
+    store.payment_release(quoted, held, AttemptStatus::Interrupted, facts).await.expect("released");
+    let request = storage::ClaimRequest { owner: Owner { node: 7, epoch: 1 }, request_bytes: 2 };
+    store.payment_claim(quoted, request).await.expect("claimed by another");
+    let before = store.payment_get(quoted).await.expect("read").expect("there");
+    let result = KeptResult {
+        place: ResultPlace::NotKept,
+        encoding: ResultEncoding::Nothing,
+        seller_status_code: 200,
+        content_type: String::new(),
+        bytes: 0,
+        sha256: [0; 32],
+        kept_until: bench.now(),
+    };
+    let late = claim.complete(CallFacts::default(), KeptAnswer { result, held: None }).await;
+    assert_eq!(late.expect_err("it is another's").code(), Code::PaymentInProgress);
+    let after = store.payment_get(quoted).await.expect("read").expect("there");
+    assert_eq!((before.progress.state.name(), &before.progress), ("claimed", &after.progress));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_mailbox_says_no_at_once() {
     let bench = Bench::new("mailbox = 2");
     let id = bench.listing(1_000).await;
