@@ -43,7 +43,7 @@ use history::RowWriter;
 use keys::{Caller, Keys};
 use limiter::Limiter;
 use listing::{FreeRight, Permit};
-use payments::{Rails, relay::Relay, sandbox::Sandbox};
+use payments::{Rails, relay::Relay, sandbox::Sandbox, x402::X402};
 use seller::SellerClient;
 use tokio::sync::Notify;
 
@@ -112,7 +112,11 @@ impl Actors {
             true => Some(Arc::new(Relay::new(store.clone(), clock.clone(), &config.payments)?)),
             false => None,
         };
-        let rails = Rails::new(sandbox, relay, config.payments.default_rail, site);
+        let x402 = match config.payments.x402.enabled {
+            true => Some(Arc::new(X402::new(store.clone(), clock.clone(), &config.payments)?)),
+            false => None,
+        };
+        let rails = Rails::new(sandbox, relay, x402, config.payments.default_rail, site);
         let limiter = Arc::new(Limiter::new(&config));
         let keys = Keys::new(store.clone(), clock.clone(), limiter.clone(), &config.actors);
         let world = Arc::new(World::new(config, store, clock, rails, rows, arbiters));

@@ -11,6 +11,7 @@ mod handle;
 mod mailbox;
 mod offer;
 mod purchase;
+mod signed;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use storage::{
     QuoteIdentity, QuoteOpened,
-    model::{ApiKeyId, Payment, PaymentId, Quote, SpendCap},
+    model::{ApiKeyId, Payment, PaymentId, PaymentState, Quote, SpendCap},
 };
 use tokio::{sync::oneshot, time::Instant};
 
@@ -33,6 +34,7 @@ use mailbox::Letter;
 pub(crate) use mailbox::{Mailbox, ask};
 pub(crate) use purchase::release_overdue;
 pub use purchase::{ClaimFound, KeptAnswer, PaymentClaim, ReadyPayment};
+pub use signed::{SignedFound, SignedPayment};
 
 use crate::{
     payments::{Checked, Offered},
@@ -98,10 +100,12 @@ impl ListingActor {
         }
         let made = make_quote(self.world.clone(), quote, cap).into_actor(self).map(move |made, actor, _| {
             if let Ok(QuoteOpened::Opened(payment) | QuoteOpened::Exists(payment)) = &made
+                && payment.progress.state == PaymentState::Quoted
                 && payment.is_open(actor.world.clock.now())
             {
-                let offer = actor.world.rails.offer(payment).body(actor.world.rails.site());
-                actor.gate.remember_quote(payment, offer);
+                let rails = &actor.world.rails;
+                let offer = rails.offer(payment, &actor.gate.terms().listing, None);
+                actor.gate.remember_quote(payment, &offer, rails.site());
             }
             for reply in actor.quotes.remove(&identity).unwrap_or_default() {
                 let _ = reply.send(made.clone());

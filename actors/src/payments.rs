@@ -1,6 +1,7 @@
 //! Payment rails: how money is asked for and how its arrival is known. A rail reports facts; this module compares them
 //! with the quote, and nothing that a client says counts.
 
+mod client;
 pub mod relay;
 pub mod sandbox;
 pub mod x402;
@@ -9,11 +10,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use storage::model::{ChainFamily, Evidence, Micros, OriginCurrency, Payment, Quote, Rail, UnixMillis};
+use storage::model::{ChainFamily, Evidence, Listing, Micros, OriginCurrency, Payment, Quote, Rail, UnixMillis};
 
 use crate::refusal::{Code, Refusal};
 use relay::Relay;
 use sandbox::Sandbox;
+use x402::{X402, wire::REQUIRED_HEADER};
 
 /// When a provider that does not answer may be asked again.
 const PROVIDER_PAUSE: Duration = Duration::from_secs(2);
@@ -188,6 +190,7 @@ pub fn verify(quote: &Quote, payee: &str, record: RailRecord, now: UnixMillis) -
 pub struct Rails {
     providers: HashMap<Rail, Arc<dyn PaymentProvider>>,
     sandbox: Option<Arc<Sandbox>>,
+    x402: Option<Arc<X402>>,
     /// The rails that are on, the default first.
     order: Vec<Rail>,
     site: String,
@@ -197,6 +200,7 @@ impl Rails {
     pub(crate) fn new(
         sandbox: Option<Arc<Sandbox>>,
         relay: Option<Arc<Relay>>,
+        x402: Option<Arc<X402>>,
         default: config::DefaultRail,
         site: String,
     ) -> Self {
@@ -207,13 +211,17 @@ impl Rails {
         if let Some(relay) = relay {
             providers.insert(Rail::Relay, relay);
         }
+        if let Some(x402) = &x402 {
+            providers.insert(Rail::X402, x402.clone());
+        }
         let first = match default {
             config::DefaultRail::Sandbox => Rail::Sandbox,
             config::DefaultRail::Relay => Rail::Relay,
+            config::DefaultRail::X402 => Rail::X402,
         };
         let mut order: Vec<Rail> = providers.keys().copied().collect();
         order.sort_by_key(|rail| (*rail != first, *rail));
-        Self { providers, sandbox, order, site }
+        Self { providers, sandbox, x402, order, site }
     }
 
     /// One rail, for tests.
@@ -221,7 +229,7 @@ impl Rails {
     pub(crate) fn only(provider: Arc<dyn PaymentProvider>) -> Self {
         let rail = provider.rail();
         let providers = HashMap::from([(rail, provider)]);
-        Self { order: vec![rail], providers, sandbox: None, site: String::new() }
+        Self { order: vec![rail], providers, sandbox: None, x402: None, site: String::new() }
     }
 
     /// The rail of a quote that exists.
@@ -260,6 +268,11 @@ impl Rails {
     /// The sandbox's own side, for its routes.
     pub(crate) fn sandbox(&self) -> Option<&Arc<Sandbox>> {
         self.sandbox.as_ref()
+    }
+
+    /// The rail that takes what a buyer signed, when it is on.
+    pub(crate) fn x402(&self) -> Option<&Arc<X402>> {
+        self.x402.as_ref()
     }
 
     /// Refuses a price below the route's minimum, naming a currency that works.
@@ -308,10 +321,17 @@ impl Rails {
         &self.site
     }
 
-    /// The 402 that offers a quote.
+    /// The 402 that offers a quote. `reason`: x402's word for why what was signed for it did not do.
     #[must_use]
-    pub(crate) fn offer(&self, payment: &Payment) -> Refusal {
-        Refusal::from(Code::PaymentRequired)
+    pub(crate) fn offer(&self, payment: &Payment, listing: &Listing, reason: Option<&str>) -> Refusal {
+        let refusal = match &self.x402 {
+            Some(x402) if payment.quote.rail == Rail::X402 || x402.joins(&payment.quote) => {
+                let required = x402.required(&payment.quote, listing, &self.site, reason);
+                Refusal::from(Code::PaymentRequired).header(REQUIRED_HEADER, required)
+            }
+            _ => Code::PaymentRequired.into(),
+        };
+        refusal
             .payment_state(payment.progress.state)
             .recovery("preserve", vec!["body", "Authorization", "Idempotency-Key"])
             .recovery("retry_with_headers", json!({ "X-Crochet-Relay-Request-Id": payment.quote.id.to_string() }))

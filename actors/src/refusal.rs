@@ -4,7 +4,10 @@
 use std::{
     borrow::Cow,
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -186,6 +189,7 @@ struct More {
     recovery: Map<String, Value>,
     data: Option<Value>,
     prepared: Option<Bytes>,
+    headers: Vec<(&'static str, Arc<str>)>,
 }
 
 impl From<Code> for Refusal {
@@ -338,6 +342,21 @@ impl Refusal {
     pub fn prepared(mut self, body: Bytes) -> Self {
         self.more().prepared = Some(body);
         self
+    }
+
+    /// Adds a header to the answer; the last of a name counts.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<Arc<str>>) -> Self {
+        let headers = &mut self.more().headers;
+        headers.retain(|(known, _)| *known != name);
+        headers.push((name, value.into()));
+        self
+    }
+
+    /// The headers that only this answer has.
+    #[must_use]
+    pub fn headers(&self) -> &[(&'static str, Arc<str>)] {
+        self.more.as_deref().map_or(&[], |more| &more.headers)
     }
 
     /// A field of a request that is wrong; several calls name several fields.

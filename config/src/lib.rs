@@ -12,6 +12,7 @@ mod rereads;
 mod secret;
 mod sections;
 mod units;
+mod x402;
 
 use std::{fmt, path::Path};
 

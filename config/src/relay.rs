@@ -48,7 +48,7 @@ pub(crate) fn contradictions(config: &Config) -> Vec<(&'static str, String, &'st
 }
 
 /// A provider's base URL, without a slash at its end.
-fn provider_url(text: &str) -> Result<String, String> {
+pub(crate) fn provider_url(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     match rest {
         Some(rest) if !rest.is_empty() => Ok(text.trim_end_matches('/').to_string()),
@@ -57,13 +57,13 @@ fn provider_url(text: &str) -> Result<String, String> {
 }
 
 /// Whether a URL is served by this machine alone.
-fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     let host = url.split("://").nth(1).unwrap_or("").split('/').next().unwrap_or("");
     host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
 }
 
 /// 20 bytes in hexadecimal digits after `0x`.
-fn is_evm_address(text: &str) -> bool {
+pub(crate) fn is_evm_address(text: &str) -> bool {
     text.strip_prefix("0x").is_some_and(|hex| hex.len() == 40 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 

@@ -9,6 +9,7 @@ use crate::{
     relay,
     rereads::{self, Rereads},
     secret::key_of_32_bytes,
+    x402,
 };
 
 const KIB: u64 = 1 << 10;
@@ -186,6 +187,7 @@ section!(
         rereads: Rereads,
         sandbox: Sandbox,
         relay: Relay,
+        x402: X402,
     }
 );
 section!(
@@ -208,6 +210,23 @@ section!(
         quotes_per_minute: u32,
         pause: Duration,
         reread_pause: Duration,
+        route_minimum_micros: Vec<(String, u64)>,
+    }
+);
+section!(
+    /// The x402 rail.
+    X402 {
+        enabled: bool,
+        facilitator_url: String,
+        api_key: Secret,
+        pay_to: String,
+        network: String,
+        asset: String,
+        asset_name: String,
+        asset_version: String,
+        max_timeout: Duration,
+        margin: Duration,
+        timeout: Duration,
         route_minimum_micros: Vec<(String, u64)>,
     }
 );
@@ -257,6 +276,8 @@ pub enum DefaultRail {
     Sandbox,
     /// Relay.
     Relay,
+    /// x402.
+    X402,
 }
 
 /// A storage implementation.
@@ -302,11 +323,12 @@ impl Config {
             },
             default_rail: r.choice(
                 "payments.default_rail",
-                &[("sandbox", DefaultRail::Sandbox), ("relay", DefaultRail::Relay)],
+                &[("sandbox", DefaultRail::Sandbox), ("relay", DefaultRail::Relay), ("x402", DefaultRail::X402)],
                 DefaultRail::Sandbox,
             ),
             rereads: rereads::read(r),
             relay: relay::read(r),
+            x402: x402::read(r),
         };
         let digits = |key: &str| u8::try_from(r.count(key, 0..=4)).unwrap_or(0);
         Self {
@@ -492,7 +514,11 @@ impl Config {
                 }
             }
         }
-        for (key, value, reason) in relay::contradictions(self).into_iter().chain(rereads::contradictions(self)) {
+        for (key, value, reason) in relay::contradictions(self)
+            .into_iter()
+            .chain(rereads::contradictions(self))
+            .chain(x402::contradictions(self))
+        {
             problem(key, value, reason);
         }
         if self.actors.circuit_pause_min > self.actors.circuit_pause_max {
@@ -609,6 +635,7 @@ mod tests {
             include_str!("edge.rs"),
             include_str!("relay.rs"),
             include_str!("rereads.rs"),
+            include_str!("x402.rs"),
         ];
         let source = files.concat();
         let table: toml::Table = toml::from_str(crate::DEFAULT).expect("toml");

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use loadtest::{
+    facilitator::Facilitator,
     figures::{Figure, figures},
     page::page,
     play::{Place, Played, play},
@@ -68,12 +69,19 @@ enum Other {
         #[arg(long, default_value = "relay-key")]
         key: String,
     },
+    /// Plays an x402 facilitator until it is interrupted, with books instead of a chain; steered by POST /_steer.
+    Facilitator {
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:9091")]
+        listen: SocketAddr,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.other {
         Some(Other::Relay { listen, key }) => play_relay(*listen, key).map(|()| true),
+        Some(Other::Facilitator { listen }) => play_facilitator(*listen).map(|()| true),
         None => play_all(&arguments),
     };
     match done {
@@ -91,6 +99,15 @@ fn play_relay(listen: SocketAddr, key: &str) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let relay = Relay::start(listen, key).await?;
         println!("{}", relay.url());
+        Ok(tokio::signal::ctrl_c().await?)
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "where it listens is printed")]
+fn play_facilitator(listen: SocketAddr) -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let facilitator = Facilitator::start(listen).await?;
+        println!("{}", facilitator.url());
         Ok(tokio::signal::ctrl_c().await?)
     })
 }

@@ -22,22 +22,22 @@ use tokio::{
 /// The largest request that is read, bytes.
 const REQUEST_MAX: usize = 1 << 20;
 /// After a connection that could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How it misbehaves at one path.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Fault {
+pub(crate) struct Fault {
     /// Answers this status instead of 200.
-    status: Option<u16>,
+    pub(crate) status: Option<u16>,
     /// With this body.
-    body: Value,
+    pub(crate) body: Value,
     /// And `Retry-After`, seconds.
-    retry_after: Option<u64>,
+    pub(crate) retry_after: Option<u64>,
     /// Does the work, and closes the connection without an answer.
-    drop: bool,
+    pub(crate) drop: bool,
     /// Waits so long first.
-    delay_ms: u64,
+    pub(crate) delay_ms: u64,
 }
 
 /// How it behaves until it is told otherwise.
@@ -94,18 +94,20 @@ pub struct Relay {
     books: Arc<Mutex<Books>>,
 }
 
-struct Request {
-    method: String,
-    path: String,
-    query: HashMap<String, String>,
-    key: String,
-    body: Value,
+/// What a provider was asked.
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: HashMap<String, String>,
+    pub(crate) key: String,
+    pub(crate) body: Value,
 }
 
-struct Answer {
-    status: u16,
-    body: Value,
-    retry_after: Option<u64>,
+/// What it answers.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl Relay {
@@ -304,7 +306,7 @@ impl Relay {
 }
 
 /// Says what it was told to say, in the place of the truth.
-fn lie(answer: &mut Value, lies: &Map<String, Value>) {
+pub(crate) fn lie(answer: &mut Value, lies: &Map<String, Value>) {
     for (pointer, said) in lies {
         if let Some(place) = answer.pointer_mut(pointer) {
             *place = said.clone();
@@ -318,7 +320,7 @@ fn id_of(kind: &str, seed: &str) -> String {
 }
 
 /// Reads one request; `None` when the connection ends between two.
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<Option<Request>> {
+pub(crate) async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<Option<Request>> {
     let head = loop {
         if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             break end + 4;
@@ -355,7 +357,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<Op
     }))
 }
 
-async fn write(stream: &mut TcpStream, answer: &Answer) -> anyhow::Result<()> {
+pub(crate) async fn write(stream: &mut TcpStream, answer: &Answer) -> anyhow::Result<()> {
     let body = answer.body.to_string();
     let after = answer.retry_after.map(|after| format!("Retry-After: {after}\r\n")).unwrap_or_default();
     let head = format!(
@@ -368,6 +370,6 @@ async fn write(stream: &mut TcpStream, answer: &Answer) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a black box has a clock of its own")]
-fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs())
 }

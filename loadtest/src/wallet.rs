@@ -40,8 +40,14 @@ impl Wallet {
         let mut hash = Keccak256::new();
         hash.update(format!("\x19Ethereum Signed Message:\n{}", message.len()));
         hash.update(message);
-        let (signature, recovery) = self.key.sign_prehash_recoverable(&hash.finalize());
-        Ok(format!("0x{}{:02x}", hex::encode(signature.to_bytes()), 27 + recovery.to_byte()))
+        Ok(self.sign_digest(&hash.finalize()))
+    }
+
+    /// The signature of a digest: `0x` and 65 bytes in hex.
+    #[must_use]
+    pub fn sign_digest(&self, digest: &[u8]) -> String {
+        let (signature, recovery) = self.key.sign_prehash_recoverable(digest);
+        format!("0x{}{:02x}", hex::encode(signature.to_bytes()), 27 + recovery.to_byte())
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actors::{
     keys::bearer,
-    listing::{Ask, ClaimFound, Entitlement, PaymentFound},
+    listing::{Ask, ClaimFound, Entitlement, PaymentFound, SignedFound},
     refusal::{Code, Refusal},
 };
 use serde_json::json;
@@ -66,6 +66,7 @@ impl Gateway {
             body_sha256: body.sha256,
             body_bytes: body.bytes.len() as u64,
             payment_id: wishes.payment_id,
+            signature: wishes.signature,
             idempotency_key: wishes.idempotency_key,
             origin_currency: wishes.origin_currency,
             max_price: wishes.max_price,
@@ -97,14 +98,36 @@ impl Gateway {
                 let right = listing.resend(&permit, &payment).await?; // 12: once
                 (permit, Entitlement::Again(right))
             }
-            PaymentFound::None => return Err(listing.offer(&ask).await), // 8, 9: the 402
+            PaymentFound::None => {
+                let (payment, after) = listing.offer(&ask).await?; // 8, 9: the 402
+                return Ok(pending(&payment, after, trace));
+            }
+            PaymentFound::Signed(signed) => {
+                trace.is_request(signed.payment().quote.gateway_request_id(), 0);
+                trace.paid_over(signed.payment());
+                let permit = listing.admit_signed(&signed).await?; // 8, 11: before anything is taken from a wallet
+                trace.spent_on(Phase::Actor);
+                match listing.settle_signed(&ask, signed, &permit).await? {
+                    SignedFound::Pending(payment, after) => return Ok(pending(&payment, after, trace)),
+                    SignedFound::Claim(found) => match *found {
+                        ClaimFound::Claim(claim) => {
+                            trace.paid_over(claim.payment());
+                            (permit, Entitlement::Paid(claim)) // 10, 12
+                        }
+                        ClaimFound::Replay(payment) => return self.replay(&payment, out, trace).await,
+                    },
+                }
+            }
             PaymentFound::Settled(ready) => {
                 trace.is_request(ready.payment().quote.gateway_request_id(), 0);
                 trace.paid_over(ready.payment());
                 let permit = listing.admit_paid(&ready).await?; // 11
                 trace.spent_on(Phase::Actor);
                 match ready.settle_and_claim(&permit, ask.body_bytes).await? {
-                    ClaimFound::Claim(claim) => (permit, Entitlement::Paid(claim)), // 12
+                    ClaimFound::Claim(claim) => {
+                        trace.paid_over(claim.payment());
+                        (permit, Entitlement::Paid(claim)) // 12
+                    }
                     ClaimFound::Replay(payment) => return self.replay(&payment, out, trace).await,
                 }
             }
@@ -120,6 +143,7 @@ impl Gateway {
 /// What the head of a call says beside its key.
 pub(crate) struct Wishes<'a> {
     pub(crate) payment_id: Option<&'a str>,
+    pub(crate) signature: Option<&'a str>,
     pub(crate) idempotency_key: Option<&'a str>,
     pub(crate) origin_currency: Option<&'a str>,
     pub(crate) max_price: Option<Micros>,
@@ -152,6 +176,7 @@ impl<'a> Wishes<'a> {
         let takes_events = head.header(Header::Accept).is_some_and(accepts_events);
         Ok(Self {
             payment_id: head.header(Header::RelayRequestId),
+            signature: head.header(Header::PaymentSignature),
             idempotency_key,
             origin_currency: head.header(Header::OriginCurrency),
             max_price,

@@ -81,7 +81,8 @@ async fn answer_call<B: RequestBody, S: ResponseSink>(
             Some(reply)
         }
     };
-    if let Some(reply) = reply {
+    if let Some(mut reply) = reply {
+        reply.headers.extend(trace.receipt());
         trace.answered(reply.status);
         if out.whole(reply).await.is_err() {
             trace.buyer_left();
@@ -101,7 +102,7 @@ fn count_guess(gateway: &Gateway, refusal: Refusal, peer: SocketAddr) -> Refusal
 
 /// What every refusal of a call says: where the money is, and that a paid request keeps its payment.
 fn complete_refusal(refusal: Refusal, head: &Head) -> Refusal {
-    let is_paid = head.header(Header::RelayRequestId).is_some();
+    let is_paid = [Header::RelayRequestId, Header::PaymentSignature].iter().any(|name| head.header(*name).is_some());
     if is_paid && refusal.code() == Code::StoreUnavailable {
         refusal.or_payment_unknown().next_action("retry_same_payment")
     } else {

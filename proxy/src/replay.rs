@@ -43,7 +43,8 @@ impl Gateway {
         }
         trace.answered(200);
         let frame = Frame::of(&facts);
-        let head = frame.head.header("X-Crochet-Replayed", "true");
+        let mut head = frame.head.header("X-Crochet-Replayed", "true");
+        head.headers.extend(trace.receipt());
         if self.replay_streamed(payment, result, (head, frame.opening, frame.tail), out).await.is_err() {
             out.cut();
             trace.buyer_left();

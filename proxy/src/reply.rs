@@ -64,6 +64,8 @@ impl Reply {
         if let Some(seconds) = refusal.retry_after_seconds() {
             reply.headers.push(("Retry-After", Cow::Owned(seconds.to_string())));
         }
+        let more = refusal.headers().iter();
+        reply.headers.extend(more.map(|(name, value)| (*name, Cow::Owned(value.to_string()))));
         if reply.status == 401 {
             reply.headers.push(("WWW-Authenticate", Cow::Borrowed("Bearer")));
         }

@@ -2,8 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use actors::refusal::{Code, Refusal};
+use actors::{
+    payments::x402::{receipt, wire::RESPONSE_HEADER},
+    refusal::{Code, Refusal},
+};
 use storage::model::{FeeRate, GatewayRequestId, ListingId, Micros, Payment, ProfileId, Rail};
+
+use crate::reply::ReplyHeader;
 
 /// A stretch of a call's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +71,7 @@ pub struct Trace {
     ended: Ended,
     charged: Micros,
     paid_over: Option<(Rail, FeeRate)>,
+    receipt: Option<String>,
     first_byte: Duration,
     buyer_left: bool,
 }
@@ -89,6 +95,7 @@ impl Trace {
             ended: Ended::default(),
             charged: Micros::ZERO,
             paid_over: None,
+            receipt: None,
             first_byte: Duration::ZERO,
             buyer_left: false,
         }
@@ -140,6 +147,7 @@ impl Trace {
 
     pub(crate) fn paid_over(&mut self, payment: &Payment) {
         self.paid_over = Some((payment.quote.rail, payment.quote.fee_rate));
+        self.receipt = receipt(payment);
     }
 
     pub(crate) fn seller_answered(&mut self, status: u16) {
@@ -225,6 +233,11 @@ impl Trace {
     #[must_use]
     pub fn money(&self) -> Option<(Rail, FeeRate)> {
         self.paid_over
+    }
+
+    /// What the answer says of a settlement in `PAYMENT-RESPONSE`; `None` when there was none to tell of.
+    pub(crate) fn receipt(&self) -> Option<ReplyHeader> {
+        self.receipt.clone().map(|receipt| (RESPONSE_HEADER, receipt.into()))
     }
 
     /// How long the seller took to begin its answer.

@@ -13,6 +13,7 @@ mod engine;
 mod history;
 mod housekeeping;
 mod identity;
+mod intents;
 mod keys;
 mod live;
 mod measures;

@@ -110,6 +110,8 @@ impl EndpointTerms {
 pub(crate) struct OpenQuote {
     pub(crate) payment: Arc<Payment>,
     pub(crate) offer: Bytes,
+    /// The headers that only this 402 has.
+    pub(crate) headers: Vec<(&'static str, Arc<str>)>,
 }
 
 /// The gate of one listing on this node.
@@ -353,12 +355,13 @@ impl Gate {
         self.quotes.get(identity).filter(|quote| quote.payment.is_open(now)).map(|quote| quote.clone())
     }
 
-    pub(crate) fn remember_quote(&self, payment: &Arc<Payment>, offer: Bytes) {
+    pub(crate) fn remember_quote(&self, payment: &Arc<Payment>, offer: &Refusal, site: &str) {
         if self.quotes.len() >= self.quotes_max {
             crate::bound::make_room(&self.quotes, self.quotes_max);
         }
         let identity = QuoteIdentity::from(payment.quote.as_ref());
-        self.quotes.insert(identity, OpenQuote { payment: payment.clone(), offer });
+        let (offer, headers) = (offer.body(site), offer.headers().to_vec());
+        self.quotes.insert(identity, OpenQuote { payment: payment.clone(), offer, headers });
     }
 
     pub(crate) fn forget_quote(&self, payment: &Payment) {

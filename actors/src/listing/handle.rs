@@ -16,11 +16,12 @@ use super::{
     flights::Flight,
     gate::{Gate, Permit, Terms},
     purchase::ReadyPayment,
+    signed::SignedPayment,
 };
 use crate::{
     keys::Caller,
     meters::PaymentMet,
-    payments::{Checked, Verified, verify},
+    payments::{Checked, Verified, verify, x402::Signed},
     refusal::{Code, Refusal, SellerCalled},
     world::World,
 };
@@ -35,6 +36,8 @@ pub struct Ask<'a> {
     pub body_bytes: u64,
     /// `X-Crochet-Relay-Request-Id`.
     pub payment_id: Option<&'a str>,
+    /// `PAYMENT-SIGNATURE`.
+    pub signature: Option<&'a str>,
     /// `Idempotency-Key`.
     pub idempotency_key: Option<&'a str>,
     /// `X-Crochet-Origin-Currency`.
@@ -57,6 +60,8 @@ pub enum PaymentFound {
     Pending(Arc<Payment>, Duration),
     /// The money is there, and nobody else on this node is using it.
     Settled(ReadyPayment),
+    /// The buyer signed the money away, and nobody else on this node is asking for it.
+    Signed(SignedPayment),
 }
 
 /// One listing, as a call uses it.
@@ -80,6 +85,10 @@ impl ListingHandle {
         &self.terms
     }
 
+    pub(super) fn terms_of_request(&self) -> Arc<Terms> {
+        self.terms.clone()
+    }
+
     /// The largest request body that the seller takes.
     #[must_use]
     pub fn request_max_bytes(&self) -> u64 {
@@ -98,23 +107,34 @@ impl ListingHandle {
     /// `PaymentNotFound`, `PaymentRequestMismatch`, `IdempotencyKeyReused`, `PaymentInProgress`, `PaymentClosed`,
     /// `PaymentFailed`, `PaymentUnderpaid`, `PaymentProviderUnavailable`, `StoreUnavailable`.
     pub async fn payment(&self, ask: &Ask<'_>) -> Result<PaymentFound, Refusal> {
-        let id = match ask.payment_id {
+        let signed = self.read_signed(ask).await?;
+        let mut id = match ask.payment_id {
             Some(text) => text.parse().map_err(|_| Code::PaymentNotFound)?,
-            None => match self.find(ask).await? {
-                None => return Ok(PaymentFound::None),
+            None => match self.find(ask, signed.as_ref()).await? {
                 Some(payment) => payment.quote.id,
+                None if signed.is_some() && !self.is_free() => self.quote_for_signed(ask).await?.quote.id,
+                None => return Ok(PaymentFound::None),
             },
         };
         let began = tokio::time::Instant::now();
         loop {
             // The flight first, the look second: what is read before it is taken may be old by then.
             let flight = self.gate.flights.take(id);
-            let payment = self.find(ask).await?.ok_or(Code::PaymentNotFound)?;
+            let payment = match self.find(ask, signed.as_ref()).await? {
+                Some(payment) => payment,
+                None if signed.is_some() => self.world.store.payment_get(id).await?.ok_or(Code::PaymentNotFound)?,
+                None => return Err(Code::PaymentNotFound.into()),
+            };
+            if payment.quote.id != id {
+                // What was signed was taken for another payment meanwhile.
+                id = payment.quote.id;
+                continue;
+            }
             if let Some(found) = ended(&payment, self.world.clock.now())? {
                 return Ok(found);
             }
             match flight {
-                Ok(flight) => return self.check_rail(ask, payment, flight).await,
+                Ok(flight) => return self.check_rail(ask, signed, payment, flight).await,
                 Err(mut over) => {
                     let deadline = began + self.patience(ask, payment.progress.state);
                     let waited = tokio::time::timeout_at(deadline, async { while over.changed().await.is_ok() {} });
@@ -126,9 +146,13 @@ impl ListingHandle {
         }
     }
 
-    /// How long a request waits for another one's work on its payment: as it wishes, while that one waits for the money.
+    /// How long a request waits for another one's work on its payment: as it wishes, while that one waits for the money;
+    /// with a signature for as long as a settlement takes, for who signed may not come again.
     fn patience(&self, ask: &Ask<'_>, state: PaymentState) -> Duration {
         let patience = self.world.config.payments.in_progress_wait;
+        if let (Some(_), Some(x402)) = (ask.signature, self.world.rails.x402()) {
+            return patience.max(ask.wait).max(x402.patience());
+        }
         match state {
             PaymentState::Quoted | PaymentState::Pending => patience.max(ask.wait),
             _ => patience,
@@ -144,7 +168,7 @@ impl ListingHandle {
         }
     }
 
-    async fn find(&self, ask: &Ask<'_>) -> Result<Option<Arc<Payment>>, Refusal> {
+    async fn find(&self, ask: &Ask<'_>, signed: Option<&Signed>) -> Result<Option<Arc<Payment>>, Refusal> {
         let buyer = ask.caller.profile.id;
         if let Some(text) = ask.payment_id {
             let id: PaymentId = text.parse().map_err(|_| Code::PaymentNotFound)?;
@@ -154,6 +178,11 @@ impl ListingHandle {
             if payment.quote.listing != self.gate.id() || payment.quote.body_sha256 != ask.body_sha256 {
                 return Err(Code::PaymentRequestMismatch.into());
             }
+            return Ok(Some(payment));
+        }
+        if let Some(signed) = signed
+            && let Some(payment) = self.find_signed(ask, signed).await?
+        {
             return Ok(Some(payment));
         }
         let Some(key) = ask.idempotency_key else { return Ok(None) };
@@ -166,7 +195,7 @@ impl ListingHandle {
             return Ok(Some(payment));
         }
         // Unpaid: the same offer again, unless the rail knows of money that nobody has told us of.
-        let unpaid = matches!(payment.progress.state, PaymentState::Quoted | PaymentState::Pending);
+        let unpaid = payment.progress.state == PaymentState::Quoted && signed.is_none();
         if unpaid && !matches!(self.rail_says(&payment, Duration::ZERO).await?, Checked::Settled(_)) {
             return Ok(None);
         }
@@ -183,24 +212,34 @@ impl ListingHandle {
         }
     }
 
-    async fn check_rail(&self, ask: &Ask<'_>, payment: Arc<Payment>, flight: Flight) -> Result<PaymentFound, Refusal> {
-        let ready = |payment, evidence| {
+    async fn check_rail(
+        &self,
+        ask: &Ask<'_>,
+        signed: Option<Signed>,
+        payment: Arc<Payment>,
+        flight: Flight,
+    ) -> Result<PaymentFound, Refusal> {
+        let ready = |payment, evidence, flight| {
             PaymentFound::Settled(ReadyPayment::new(self.world.clone(), self.gate.clone(), payment, evidence, flight))
         };
         if matches!(payment.progress.state, PaymentState::Settled | PaymentState::Claimed(_)) {
-            return Ok(ready(payment, None));
+            return Ok(ready(payment, None, flight));
         }
         let now = self.world.clock.now();
         if payment.quote.rail == Rail::Free {
             let evidence = paid_by_nothing(payment.quote.id, now);
-            return Ok(ready(payment, Some(evidence)));
+            return Ok(ready(payment, Some(evidence), flight));
         }
+        let flight = match self.look_at_signed(ask, signed, &payment, flight).await? {
+            Ok(signed) => return Ok(PaymentFound::Signed(signed)),
+            Err(flight) => flight,
+        };
         match self.rail_says(&payment, ask.wait).await? {
             Checked::Settled(record) => {
                 let payee = self.world.rails.of(record.rail)?.payee_of(&payment.quote);
                 match verify(&payment.quote, &payee, record, now) {
                     Verified::Ours(evidence) if evidence.amount >= payment.quote.price => {
-                        Ok(ready(payment, Some(evidence)))
+                        Ok(ready(payment, Some(evidence), flight))
                     }
                     Verified::Ours(evidence) => self.underpaid(ask, &payment, evidence).await,
                     Verified::NotOurs => self.failed(ask, &payment).await,
@@ -223,7 +262,7 @@ impl ListingHandle {
         Err(self.fresh_quote(ask, Code::PaymentFailed).await.payment_state(PaymentState::Failed))
     }
 
-    async fn underpaid(
+    pub(super) async fn underpaid(
         &self,
         ask: &Ask<'_>,
         payment: &Payment,

@@ -21,52 +21,93 @@ use crate::{
 };
 
 impl ListingHandle {
-    /// Rows 8 and 9: could the call be sold now, and for what. Always a refusal: the 402 is the best of them.
-    pub async fn offer(&self, ask: &Ask<'_>) -> Refusal {
-        match self.try_offer(ask, Code::PaymentRequired).await {
-            Ok(refusal) | Err(refusal) => refusal,
+    /// Rows 8 and 9: could the call be sold now, and for what. Nearly always a refusal, and the 402 is the best of them;
+    /// a payment that is under way already is not asked for again.
+    ///
+    /// # Errors
+    /// The 402, or why there is none.
+    pub async fn offer(&self, ask: &Ask<'_>) -> Result<(Arc<Payment>, Duration), Refusal> {
+        match self.try_offer(ask, Code::PaymentRequired, None).await? {
+            Offer::Refusal(refusal) => Err(refusal),
+            Offer::UnderWay(payment) => Ok((payment, self.world.config.payments.pending_retry_after)),
         }
     }
 
     /// A 402 with another reason than that nothing was paid yet; when no quote can be made, why not.
     pub(super) async fn fresh_quote(&self, ask: &Ask<'_>, code: Code) -> Refusal {
-        match self.try_offer(ask, code).await {
-            Ok(refusal) | Err(refusal) => refusal,
+        self.fresh_quote_after(ask, code, None).await
+    }
+
+    /// A 402 because what was signed did not do: x402's word for why goes with it.
+    pub(super) async fn fresh_quote_because(&self, ask: &Ask<'_>, reason: &str) -> Refusal {
+        self.fresh_quote_after(ask, Code::PaymentFailed, Some(reason)).await
+    }
+
+    async fn fresh_quote_after(&self, ask: &Ask<'_>, code: Code, reason: Option<&str>) -> Refusal {
+        match self.try_offer(ask, code, reason).await {
+            Ok(Offer::Refusal(refusal)) | Err(refusal) => refusal,
+            Ok(Offer::UnderWay(payment)) => in_progress(payment.progress.state),
         }
     }
 
-    async fn try_offer(&self, ask: &Ask<'_>, code: Code) -> Result<Refusal, Refusal> {
-        let now = self.world.clock.now();
-        self.gate.look(self.terms(), ask.caller, now)?;
+    /// The quote that a buyer paid for without naming it: the one that is open at the price that was signed, or one at
+    /// the price of now.
+    pub(super) async fn quote_for_signed(&self, ask: &Ask<'_>) -> Result<Arc<Payment>, Refusal> {
+        let identity = self.identity(ask)?;
+        if let Some(payment) = self.world.store.quote_find(&identity).await? {
+            check_price(ask, payment.quote.price)?;
+            return Ok(payment);
+        }
+        self.gate.look(self.terms(), ask.caller, self.world.clock.now())?;
         let price = self.terms().listing.price;
         check_price(ask, price)?;
+        let provider = self.world.rails.pick(identity.currency, price)?;
+        self.check_room(&identity).await?;
+        let payment = self.make_quote(self.new_quote(identity, price, provider.rail()), spend_cap(ask)).await?;
+        check_price(ask, payment.quote.price)?;
+        Ok(payment)
+    }
+
+    fn identity(&self, ask: &Ask<'_>) -> Result<QuoteIdentity, Refusal> {
         let currency = match ask.origin_currency {
             Some(name) => OriginCurrency::named(name).ok_or_else(unknown_currency)?,
             None => ask.caller.default_currency,
         };
-        let provider = self.world.rails.pick(currency, price)?;
-        let identity = QuoteIdentity {
+        Ok(QuoteIdentity {
             buyer: ask.caller.profile.id,
             listing: self.gate.id(),
             body_sha256: ask.body_sha256,
             currency,
             idempotency_key: ask.idempotency_key.map(str::to_string),
-        };
-        let cap = ask.caller.key.daily_spend.map(|max| SpendCap { key: ask.caller.key.id, max });
+        })
+    }
+
+    async fn try_offer(&self, ask: &Ask<'_>, code: Code, reason: Option<&str>) -> Result<Offer, Refusal> {
+        let now = self.world.clock.now();
+        self.gate.look(self.terms(), ask.caller, now)?;
+        let price = self.terms().listing.price;
+        check_price(ask, price)?;
+        let identity = self.identity(ask)?;
+        let provider = self.world.rails.pick(identity.currency, price)?;
+        let cap = spend_cap(ask);
         // What a capped key may still agree to only the store can tell.
         if cap.is_none()
             && let Some(quote) = self.gate.open_quote(&identity, now)
             && code == Code::PaymentRequired
         {
             check_price(ask, quote.payment.quote.price)?;
-            let refusal = Refusal::from(code).payment_state(quote.payment.progress.state);
-            return Ok(refusal.prepared(quote.offer));
+            let refusal = Refusal::from(code).payment_state(quote.payment.progress.state).prepared(quote.offer);
+            let headers = quote.headers.into_iter();
+            return Ok(Offer::Refusal(headers.fold(refusal, |refusal, (name, value)| refusal.header(name, value))));
         }
         self.check_room(&identity).await?;
         let payment = self.make_quote(self.new_quote(identity, price, provider.rail()), cap).await?;
         // One that stands was made at the price of its time.
         check_price(ask, payment.quote.price)?;
-        Ok(self.world.rails.offer(&payment).because(code))
+        if payment.progress.state == PaymentState::Pending {
+            return Ok(Offer::UnderWay(payment));
+        }
+        Ok(Offer::Refusal(self.world.rails.offer(&payment, &self.terms().listing, reason).because(code)))
     }
 
     /// What is sold must find room for its result; a quote that stands was sold already.
@@ -150,7 +191,9 @@ impl ListingHandle {
                 let ready = ReadyPayment::new(world, gate, payment, Some(evidence), flight);
                 ready.settle_and_claim(permit, ask.body_bytes).await.map(Some)
             }
-            QuoteOpened::Exists(payment) if payment.quote.rail != Rail::Free => Err(self.world.rails.offer(&payment)),
+            QuoteOpened::Exists(payment) if payment.quote.rail != Rail::Free => {
+                Err(self.world.rails.offer(&payment, &self.terms().listing, None))
+            }
             // Another request with the key was first.
             QuoteOpened::Exists(_) => match self.payment(ask).await? {
                 PaymentFound::Replay(payment) => Ok(Some(ClaimFound::Replay(payment))),
@@ -158,7 +201,7 @@ impl ListingHandle {
                 PaymentFound::Unkept(payment) | PaymentFound::Pending(payment, _) => {
                     Err(in_progress(payment.progress.state))
                 }
-                PaymentFound::None => Err(in_progress(PaymentState::Quoted)),
+                PaymentFound::None | PaymentFound::Signed(_) => Err(in_progress(PaymentState::Quoted)),
             },
             QuoteOpened::KeyReused(_) => Err(Code::IdempotencyKeyReused.into()),
             QuoteOpened::TooManyOpen | QuoteOpened::OverCap { .. } => Err(self.too_many_open()),
@@ -166,8 +209,21 @@ impl ListingHandle {
     }
 }
 
+/// What came of a wish to buy.
+enum Offer {
+    /// The 402.
+    Refusal(Refusal),
+    /// It was signed for, and it is not known yet whether the money moved.
+    UnderWay(Arc<Payment>),
+}
+
+/// What a capped key may agree to today.
+fn spend_cap(ask: &Ask<'_>) -> Option<SpendCap> {
+    ask.caller.key.daily_spend.map(|max| SpendCap { key: ask.caller.key.id, max })
+}
+
 /// Neither the buyer nor its key agrees to more than they said.
-fn check_price(ask: &Ask<'_>, price: Micros) -> Result<(), Refusal> {
+pub(super) fn check_price(ask: &Ask<'_>, price: Micros) -> Result<(), Refusal> {
     if let Some(max) = ask.max_price
         && price > max
     {

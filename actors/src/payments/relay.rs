@@ -3,7 +3,6 @@
 //! *Never:* believes a status word. Money counts when Relay's own record names our recipient, currency, order and
 //! token, and a transaction on our chain.
 
-mod client;
 pub mod route;
 pub mod wire;
 #[cfg(test)]
@@ -28,8 +27,10 @@ use storage::{
     model::{ChainFamily, Clock, Evidence, Micros, OriginCurrency, Quote, Rail, UnixMillis, Wallet, WalletCapability},
 };
 
-use super::{Checked, Offered, PaymentProvider, ProviderError, RailRecord};
-use client::{Answer, Client};
+use super::{
+    Checked, Offered, PaymentProvider, ProviderError, RailRecord,
+    client::{Answer, Client, Credential},
+};
 use route::{Chain, SETTLEMENT, Token};
 use wire::{Asked, Deposit, ErrorAnswer, Expected, QuoteAnswer, QuoteFault, RequestsAnswer, Status, StatusAnswer};
 
@@ -70,7 +71,7 @@ impl Relay {
             .filter_map(|(name, micros)| Some((OriginCurrency::named(name)?, Micros(i64::try_from(*micros).ok()?))));
         let rate = NonZeroU32::new(relay.quotes_per_minute).unwrap_or(NonZeroU32::MIN);
         Ok(Self {
-            client: Client::new(&relay.base_url, relay.api_key.clone(), relay.timeout)?,
+            client: Client::new(&relay.base_url, Credential::api_key(relay.api_key.clone()), relay.timeout)?,
             store,
             clock,
             recipient: relay.recipient.clone(),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{OPEN_STATES, Operation, Shared, codec, draft::Draft, keys, measures::open_state, spending, steps, work};
+use super::{
+    OPEN_STATES, Operation, Shared, codec, draft::Draft, intents, keys, measures::open_state, spending, steps, work,
+};
 use crate::{
     error::{StoreError, StoreResult},
     model::{Payment, PaymentId, PaymentState, Progress, UnixMillis},
@@ -168,6 +170,7 @@ fn drop_payment(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<()> {
     if unpaid && payment.progress.evidence.is_empty() {
         steps::leave_identity(draft, &payment)?;
         leave_key(draft, &payment)?;
+        intents::forget(draft, id)?;
         draft.remove(keys::payment(id));
         draft.remove(keys::reservation(id));
         draft.forget_payment(id);

@@ -54,6 +54,7 @@ enum Tag {
     Forget = 7,
     Pointer = 8,
     Sandbox = 10,
+    Intent = 13,
     Note = 20,
     Spend = 24,
     Reservation = 25,
@@ -269,6 +270,11 @@ pub(crate) fn idempotency_key(buyer: ProfileId, text: &str) -> Key {
 /// Which payment a piece of money was recorded for.
 pub(crate) fn proof(proof_key: &str) -> Key {
     key(Space::Money, Tag::Proof, &[&hash(&[proof_key.as_bytes()])])
+}
+
+/// What was signed for a payment.
+pub(crate) fn intent(id: PaymentId) -> Key {
+    key(Space::Money, Tag::Intent, &[&id.bytes()])
 }
 
 /// An unpaid quote, by its expiry.

@@ -10,16 +10,18 @@ use super::{
     codec::decode,
     codec::decode_id,
     engine::Engine,
-    keys,
+    intents, keys,
     steps::{self, Rules},
 };
 use crate::{
     error::{StoreError, StoreResult},
     model::{
-        Attempt, AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Payment, PaymentId,
+        Attempt, AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, Intent, KeptResult, Payment, PaymentId,
         PaymentState, ProfileId, Progress, Quote, ResultPlace, SpendCap,
     },
-    store::{ClaimRequest, PaymentStore, QuoteIdentity, QuoteOpened, ResultsRoom, SettleOutcome, StepOutcome},
+    store::{
+        ClaimRequest, Intended, PaymentStore, QuoteIdentity, QuoteOpened, ResultsRoom, SettleOutcome, StepOutcome,
+    },
 };
 
 impl Shared {
@@ -87,6 +89,20 @@ impl PaymentStore for Embedded {
     async fn payment_by_key(&self, buyer: ProfileId, key: &str) -> StoreResult<Option<Arc<Payment>>> {
         let _timing = self.shared.measures.time(Operation::PaymentByKey);
         self.shared.by_key(buyer, key)
+    }
+
+    async fn payment_by_proof(&self, proof_key: &str) -> StoreResult<Option<Arc<Payment>>> {
+        let _timing = self.shared.measures.time(Operation::PaymentByProof);
+        self.shared.payment_at(&keys::proof(proof_key))
+    }
+
+    async fn payment_intend(&self, id: PaymentId, intent: Intent) -> StoreResult<Intended> {
+        self.shared.run(Operation::PaymentIntend, move |draft| intents::intend(draft, id, &intent)).await
+    }
+
+    async fn payment_intent(&self, id: PaymentId) -> StoreResult<Option<Intent>> {
+        let _timing = self.shared.measures.time(Operation::PaymentIntent);
+        self.shared.read(intents::WHAT, &keys::intent(id))
     }
 
     async fn payment_settle(

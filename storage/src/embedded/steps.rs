@@ -18,7 +18,7 @@ use crate::{
     error::{StoreError, StoreResult},
     model::{
         AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, FreeCall, KeptResult, Owner, Payment, PaymentId,
-        PaymentState, ProfileId, Quote, ResultPlace, Settled, SpendCap, Unbalanced, UnixMillis,
+        PaymentState, ProfileId, Quote, Rail, ResultPlace, Settled, SpendCap, Unbalanced, UnixMillis,
     },
     store::{ClaimRequest, QuoteIdentity, QuoteOpened, SettleOutcome, StepOutcome},
 };
@@ -204,6 +204,10 @@ pub(crate) fn settle(
     }
     let mut after = Payment::clone(&before);
     let (posting, now) = (draft.memory.mint(draft.now), draft.now);
+    if evidence.rail == Rail::X402 {
+        // What was signed has moved: there is nothing left to ask about.
+        draft.remove(keys::intent(id));
+    }
     let settled = after.settle(evidence, posting, now).map_err(unbalanced(id))?;
     let claimed = match (claim, settled) {
         (None, _) | (_, Settled::Underpaid { .. }) => None,

@@ -115,6 +115,23 @@ pub struct Evidence {
     pub recorded_at: UnixMillis,
 }
 
+/// What a buyer signed, kept before anybody is asked to move the money: whatever dies then, it can be asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Names the money that was signed away; unique over all payments, as in [`Evidence`].
+    pub proof_key: String,
+    /// The buyer's own name for it, unique like a proof; `None` when it gave none.
+    pub identifier: Option<String>,
+    /// On which rail.
+    pub rail: Rail,
+    /// What the rail wants to send again, opaque to all but the rail.
+    pub signed: Vec<u8>,
+    /// From then on nobody can move the money with it.
+    pub expires_at: UnixMillis,
+    /// When it was recorded here.
+    pub recorded_at: UnixMillis,
+}
+
 /// One attempt to call the seller: a gateway request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -318,6 +335,16 @@ impl Payment {
         self.progress.evidence.push(evidence);
         self.progress.version += 1;
         Ok(found)
+    }
+
+    /// The buyer signed the money away and a provider is about to be asked to move it. Returns whether it was awaited.
+    pub fn intend(&mut self) -> bool {
+        let awaited = matches!(self.progress.state, PaymentState::Quoted | PaymentState::Pending);
+        if awaited {
+            self.progress.state = PaymentState::Pending;
+            self.progress.version += 1;
+        }
+        awaited
     }
 
     /// Takes the right to call the seller once. Of any number of callers, one wins.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crate::{
     error::StoreResult,
     model::{
-        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Micros, Owner, Payment, PaymentId,
-        ProfileId, Quote, Settled, SpendCap,
+        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, Intent, KeptResult, Micros, Owner, Payment,
+        PaymentId, ProfileId, Quote, Settled, SpendCap,
     },
 };
 
@@ -60,6 +60,21 @@ pub enum SettleOutcome {
     NotFound,
 }
 
+/// What `payment_intend` found.
+#[derive(Clone, Debug)]
+pub enum Intended {
+    /// It is durable, and the provider may be asked to move the money. The payment after the step.
+    Recorded(Arc<Payment>),
+    /// The payment has an intent, this one or another: that one is to be settled first.
+    Standing(Box<Intent>, Arc<Payment>),
+    /// The same money, or the same name of the buyer's for it, belongs to another payment; nothing was written.
+    Used(PaymentId),
+    /// The payment is no longer awaited; nothing was written.
+    Late(Arc<Payment>),
+    /// No such payment.
+    NotFound,
+}
+
 /// What a guarded step found.
 #[derive(Clone, Debug)]
 pub enum StepOutcome<T> {
@@ -103,6 +118,17 @@ pub trait PaymentStore: Send + Sync {
 
     /// The purchase that an idempotency key of this buyer names.
     async fn payment_by_key(&self, buyer: ProfileId, key: &str) -> StoreResult<Option<Arc<Payment>>>;
+
+    /// The payment that money, or a buyer's own name for it, was signed away or recorded for.
+    async fn payment_by_proof(&self, proof_key: &str) -> StoreResult<Option<Arc<Payment>>>;
+
+    /// Records what a buyer signed, before a provider is asked to move the money: intent, proof, the buyer's name for it
+    /// and the state `Pending` in one step. One payment has one intent, and one proof or name leads to one payment.
+    /// Rules out asking first: a provider's answer that is lost would leave money that nobody knows of.
+    async fn payment_intend(&self, id: PaymentId, intent: Intent) -> StoreResult<Intended>;
+
+    /// What was signed for a payment, while it is not known whether the money moved.
+    async fn payment_intent(&self, id: PaymentId) -> StoreResult<Option<Intent>>;
 
     /// Records verified money once over all payments and, if asked, claims: proof, state, posting and claim in one
     /// step. Rules out recording the proof first and the state later. When the money is known already the claim is

@@ -104,6 +104,15 @@ pub enum Fault {
 }
 
 impl ExactEvm {
+    /// Names the transfer among all of its token's: payer and nonce, in the one form that their bytes have.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    pub fn name(&self) -> Result<String, Fault> {
+        let (from, nonce) = (account(&self.authorization.from)?, bytes::<32>(&self.authorization.nonce)?);
+        Ok(format!("0x{}:0x{}", hex::encode(from), hex::encode(nonce)))
+    }
+
     /// Checks a transfer against what was asked for. Says nothing about the payer's balance, nor whether the nonce was
     /// used: only the chain knows.
     ///

@@ -1,4 +1,5 @@
-//! The connection to Relay: one host, a key, bounded answers, and nothing that is sure unless it was answered.
+//! The connection to a payment provider: one host, a credential, bounded answers, and nothing that is sure unless it was
+//! answered.
 
 use std::{future::poll_fn, io, pin::Pin, sync::Arc, time::Duration};
 
@@ -28,20 +29,20 @@ const ANSWER_MAX: usize = 512 << 10;
 /// Connections that are kept for the next request.
 const IDLE_MAX: usize = 8;
 
-/// What Relay answered.
+/// What the provider answered.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The HTTP status.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// `Retry-After` in seconds.
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
     /// The body.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// No answer: whether the request had an effect is not known.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     /// It took too long.
     #[error("no answer in time")]
     Late,
@@ -59,10 +60,25 @@ pub(super) enum Lost {
     Request(#[from] hyper::http::Error),
 }
 
+/// What a provider knows us by: a header and its value.
+pub(crate) struct Credential(&'static str, Secret);
+
+impl Credential {
+    /// `x-api-key`.
+    pub(crate) fn api_key(key: Secret) -> Option<Self> {
+        (!key.is_empty()).then_some(Self("x-api-key", key))
+    }
+
+    /// A bearer token.
+    pub(crate) fn bearer(token: &Secret) -> Option<Self> {
+        (!token.is_empty()).then(|| Self("authorization", Secret::new(format!("Bearer {}", token.expose()))))
+    }
+}
+
 /// A client of one provider.
-pub(super) struct Client {
+pub(crate) struct Client {
     base: Url,
-    key: Secret,
+    credential: Option<Credential>,
     timeout: Duration,
     tls: TlsConnector,
     idle: Mutex<Vec<SendRequest<String>>>,
@@ -73,20 +89,20 @@ impl Client {
     ///
     /// # Errors
     /// When the base is no URL, or TLS cannot be set up.
-    pub(super) fn new(base: &str, key: Secret, timeout: Duration) -> io::Result<Self> {
+    pub(crate) fn new(base: &str, credential: Option<Credential>, timeout: Duration) -> io::Result<Self> {
         let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
         let tls = builder.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
         let base = Url::parse(base).map_err(io::Error::other)?;
-        Ok(Self { base, key, timeout, tls: TlsConnector::from(Arc::new(tls)), idle: Mutex::default() })
+        Ok(Self { base, credential, timeout, tls: TlsConnector::from(Arc::new(tls)), idle: Mutex::default() })
     }
 
     /// `GET path`.
     ///
     /// # Errors
     /// [`Lost`].
-    pub(super) async fn get(&self, path: &str) -> Result<Answer, Lost> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, Lost> {
         self.ask("GET", path, String::new()).await
     }
 
@@ -94,15 +110,24 @@ impl Client {
     ///
     /// # Errors
     /// [`Lost`].
-    pub(super) async fn post(&self, path: &str, json: String) -> Result<Answer, Lost> {
+    pub(crate) async fn post(&self, path: &str, json: String) -> Result<Answer, Lost> {
         self.ask("POST", path, json).await
+    }
+
+    /// `POST path` with JSON on a connection of its own, sent once: whatever comes of it is this request's own answer.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub(crate) async fn post_once(&self, path: &str, json: String) -> Result<Answer, Lost> {
+        let sent = async { self.exchange(self.connect().await?, "POST", path, json).await };
+        tokio::time::timeout(self.timeout, sent).await.map_err(|_| Lost::Late)?
     }
 
     async fn ask(&self, method: &str, path: &str, body: String) -> Result<Answer, Lost> {
         tokio::time::timeout(self.timeout, self.try_ask(method, path, body)).await.map_err(|_| Lost::Late)?
     }
 
-    /// Nothing that is asked here moves money, so a connection that had died unseen is no reason to give up.
+    /// Nothing that is asked so moves money, so a connection that had died unseen is no reason to give up.
     async fn try_ask(&self, method: &str, path: &str, body: String) -> Result<Answer, Lost> {
         let kept = self.idle.lock().pop().filter(|sender| !sender.is_closed());
         if let Some(sender) = kept
@@ -128,7 +153,10 @@ impl Client {
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let request = request.header("x-api-key", self.key.expose()).body(body)?;
+        if let Some(Credential(name, value)) = &self.credential {
+            request = request.header(*name, value.expose());
+        }
+        let request = request.body(body)?;
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
