@@ -35,7 +35,7 @@ use config::Config;
 use serde_json::Value;
 use storage::{
     Store, StoreError,
-    model::{Clock, ListingId, Payment},
+    model::{Clock, Evidence, ListingId, Payment},
 };
 
 pub use directory::Directory;
@@ -43,7 +43,12 @@ use history::RowWriter;
 use keys::{Caller, Keys};
 use limiter::Limiter;
 use listing::{FreeRight, Permit};
-use payments::{Rails, relay::Relay, sandbox::Sandbox, x402::X402};
+use payments::{
+    Rails,
+    relay::Relay,
+    sandbox::Sandbox,
+    x402::{X402, response},
+};
 use seller::SellerClient;
 use tokio::sync::Notify;
 
@@ -177,6 +182,21 @@ impl Actors {
     #[must_use]
     pub fn payment_view(&self, payment: &Payment) -> Value {
         self.0.world.rails.view(payment)
+    }
+
+    /// How calls are paid over x402; `None` when that rail is off.
+    #[must_use]
+    pub fn x402_terms(&self) -> Option<Value> {
+        self.0.world.rails.x402().map(|x402| x402.terms())
+    }
+
+    /// The value of `PAYMENT-RESPONSE` for a call to this listing that a transfer paid for; a signed receipt goes with it
+    /// once it `is_delivered`, where receipts are signed.
+    #[must_use]
+    pub fn payment_response(&self, evidence: &Evidence, listing: ListingId, is_delivered: bool) -> Option<String> {
+        let rails = &self.0.world.rails;
+        let x402 = rails.x402().filter(|_| is_delivered);
+        response(evidence, x402.and_then(|x402| x402.attested(evidence, listing, rails.site())))
     }
 
     /// The right to call a free listing, for a call that was admitted.

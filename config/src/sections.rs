@@ -219,6 +219,7 @@ section!(
         enabled: bool,
         facilitator_url: String,
         api_key: Secret,
+        signing_key: Secret,
         pay_to: String,
         network: String,
         asset: String,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     read::Reader,
     relay::{is_evm_address, is_loopback, provider_url},
+    secret::key_of_32_bytes,
     sections::{Config, Mode, X402},
 };
 
@@ -26,6 +27,7 @@ pub(crate) fn read(r: &Reader<'_>) -> X402 {
         enabled: r.flag("payments.x402.enabled"),
         facilitator_url: r.parsed("payments.x402.facilitator_url", provider_url, String::new()),
         api_key: r.secret("payments.x402.api_key", |_| Ok(())),
+        signing_key: r.secret("payments.x402.signing_key", key_of_32_bytes),
         pay_to: r.text("payments.x402.pay_to"),
         asset: or(r.text("payments.x402.asset"), known.map(|known| known.1)),
         asset_name: or(r.text("payments.x402.asset_name"), known.map(|known| known.2)),

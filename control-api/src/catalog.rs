@@ -14,4 +14,4 @@ mod stats;
 mod view;
 
 pub(crate) use owned::find;
-pub(crate) use shelves::Catalogue;
+pub(crate) use shelves::{Catalogue, Order, Wanted};

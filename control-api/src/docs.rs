@@ -12,11 +12,18 @@ use std::{fmt::Write as _, path::Path, sync::OnceLock};
 use actors::refusal::{Code, Refusal};
 use bytes::Bytes;
 use serde::Serialize;
+use storage::model::PricingModel;
 
-use crate::{extract::Ask, reply::Reply};
+use crate::{
+    catalog::{Order, Wanted},
+    extract::Ask,
+    reply::Reply,
+};
 
 const JSON: &str = "application/json";
 const MARKDOWN: &str = "text/markdown; charset=utf-8";
+/// So many calls are named to clients of x402; all of them are in the catalogue.
+const X402_RESOURCES: usize = 100;
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The OpenAPI document of a service at this public URL, which has no slash at its end; as text, ready to be kept.
@@ -96,6 +103,17 @@ pub(crate) async fn show_onboarding(ask: Ask) -> Result<Reply, Refusal> {
 pub(crate) async fn show_agent_protocol(ask: Ask) -> Result<Reply, Refusal> {
     let protocol = pages::agent_protocol(&ask.door.site, ask.door.documents.mode);
     Ok(Reply::text(JSON, format!("{protocol:#}\n")))
+}
+
+/// `GET /.well-known/x402`: how calls are paid over x402, and the newest that can be bought.
+pub(crate) async fn show_x402(ask: Ask) -> Result<Reply, Refusal> {
+    let door = &ask.door;
+    let wanted = Wanted { pricing_model: Some(PricingModel::PerCall), ..Wanted::default() };
+    let newest = door.catalogue.page(&wanted, Order::Newest, 0, X402_RESOURCES);
+    let newest = newest.map_err(|_| Refusal::from(Code::Internal))?.rows;
+    let callable = newest.iter().filter(|row| row.has_endpoint).map(|row| row.listing.id);
+    let x402 = pages::x402(&door.site, door.actors.x402_terms(), callable);
+    Ok(Reply::text(JSON, format!("{x402:#}\n")))
 }
 
 /// `GET /terms`: the operator's, or that there are none.

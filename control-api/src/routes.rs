@@ -169,6 +169,7 @@ routes! {
     "/SKILL.md" { GET Open => docs::show_skill }
     "/agent-skill" { GET Open => docs::show_agent_skill }
     "/.well-known/agent-protocol.json" { GET Open => docs::show_agent_protocol }
+    "/.well-known/x402" { GET Open => docs::show_x402 }
     "/seller-onboarding" { GET Open => docs::show_onboarding }
     "/terms" { GET Open => docs::show_terms }
 }

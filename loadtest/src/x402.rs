@@ -123,6 +123,36 @@ pub fn signer(digest: &[u8; 32], signature: &str) -> anyhow::Result<String> {
     Ok(format!("0x{}", hex::encode(hash.get(12..).context("a short hash")?)))
 }
 
+/// Who signed an offer or a receipt (x402's extension `offer-receipt` in its EIP-712 form), by its domain's name, its
+/// kind, and the names and types of its fields.
+///
+/// # Errors
+/// When it is not in its form.
+pub fn signer_of(name: &str, kind: &str, fields: &[(&str, &str)], signed: &Value) -> anyhow::Result<String> {
+    let payload = signed.get("payload").context("no payload")?;
+    let chain = text(payload, "/network")?.strip_prefix("eip155:").context("no EVM chain")?.parse()?;
+    let domain = [
+        keccak(b"EIP712Domain(string name,string version,uint256 chainId)"),
+        keccak(name.as_bytes()),
+        keccak(b"1"),
+        number(chain),
+    ];
+    let shape: Vec<String> = fields.iter().map(|(name, kind)| format!("{kind} {name}")).collect();
+    let mut message = vec![keccak(format!("{kind}({})", shape.join(",")).as_bytes())];
+    for (name, kind) in fields {
+        let value = payload.get(*name).with_context(|| format!("{name} is missing"))?;
+        message.push(match *kind {
+            "uint256" => number(value.as_u64().context("no number")?),
+            "address" => word(value.as_str().context("no text")?)?,
+            _ => keccak(value.as_str().context("no text")?.as_bytes()),
+        });
+    }
+    let mut hash = Keccak256::new_with_prefix(b"\x19\x01");
+    hash.update(keccak(&domain.concat()));
+    hash.update(keccak(&message.concat()));
+    signer(&hash.finalize().into(), text(signed, "/signature")?)
+}
+
 /// The text at a JSON pointer.
 ///
 /// # Errors
@@ -137,7 +167,8 @@ fn keccak(bytes: &[u8]) -> [u8; 32] {
 
 fn number(number: u64) -> [u8; 32] {
     let mut word = [0; 32];
-    word[24..].copy_from_slice(&number.to_be_bytes());
+    let (_, end) = word.split_at_mut(24);
+    end.copy_from_slice(&number.to_be_bytes());
     word
 }
 
@@ -146,7 +177,8 @@ fn word(digits: &str) -> anyhow::Result<[u8; 32]> {
     let bytes = hex::decode(digits.strip_prefix("0x").context("no 0x")?)?;
     let start = 32usize.checked_sub(bytes.len()).context("more than a word")?;
     let mut word = [0; 32];
-    word[start..].copy_from_slice(&bytes);
+    let (_, end) = word.split_at_mut(start);
+    end.copy_from_slice(&bytes);
     Ok(word)
 }
 

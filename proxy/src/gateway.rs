@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use actors::{
     Actors,
+    payments::x402::wire::RESPONSE_HEADER,
     refusal::{Code, Refusal},
 };
 use config::Config;
@@ -13,7 +14,7 @@ use crate::{
     call::Answer,
     http1::head::{Head, Header},
     passthrough::Passthrough,
-    reply::{Reply, ResponseSink},
+    reply::{Reply, ReplyHeader, ResponseSink},
     telemetry::Telemetry,
     trace::Trace,
 };
@@ -35,6 +36,14 @@ pub struct Gateway {
     pub passthrough: Passthrough,
     /// Metrics and the line a call.
     pub telemetry: Telemetry,
+}
+
+impl Gateway {
+    /// What an answer says of the transfer that paid for it.
+    pub(crate) fn payment_response(&self, trace: &Trace, is_delivered: bool) -> Option<ReplyHeader> {
+        let (evidence, listing) = trace.settlement()?;
+        Some((RESPONSE_HEADER, self.actors.payment_response(evidence, listing, is_delivered)?.into()))
+    }
 }
 
 /// Answers one request, whatever it is. An answer is always given, unless the client is gone.
@@ -82,7 +91,7 @@ async fn answer_call<B: RequestBody, S: ResponseSink>(
         }
     };
     if let Some(mut reply) = reply {
-        reply.headers.extend(trace.receipt());
+        reply.headers.extend(gateway.payment_response(&trace, reply.status == 200));
         trace.answered(reply.status);
         if out.whole(reply).await.is_err() {
             trace.buyer_left();

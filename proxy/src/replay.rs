@@ -44,7 +44,7 @@ impl Gateway {
         trace.answered(200);
         let frame = Frame::of(&facts);
         let mut head = frame.head.header("X-Crochet-Replayed", "true");
-        head.headers.extend(trace.receipt());
+        head.headers.extend(self.payment_response(trace, true));
         if self.replay_streamed(payment, result, (head, frame.opening, frame.tail), out).await.is_err() {
             out.cut();
             trace.buyer_left();

@@ -218,7 +218,7 @@ impl Gateway {
         if streaming.right.is_again() {
             head = head.header(RESENT, "true");
         }
-        head.headers.extend(trace.receipt());
+        head.headers.extend(self.payment_response(trace, false));
         trace.answered(200);
         let (sender, pieces) = mpsc::channel(PIECES);
         let begun = out.begin(head).await;

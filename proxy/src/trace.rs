@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant};
 
 use actors::{
-    payments::x402::{receipt, wire::RESPONSE_HEADER},
+    payments::x402::settlement,
     refusal::{Code, Refusal},
 };
-use storage::model::{FeeRate, GatewayRequestId, ListingId, Micros, Payment, ProfileId, Rail};
-
-use crate::reply::ReplyHeader;
+use storage::model::{Evidence, FeeRate, GatewayRequestId, ListingId, Micros, Payment, ProfileId, Rail};
 
 /// A stretch of a call's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +69,7 @@ pub struct Trace {
     ended: Ended,
     charged: Micros,
     paid_over: Option<(Rail, FeeRate)>,
-    receipt: Option<String>,
+    settlement: Option<(Evidence, ListingId)>,
     first_byte: Duration,
     buyer_left: bool,
 }
@@ -95,7 +93,7 @@ impl Trace {
             ended: Ended::default(),
             charged: Micros::ZERO,
             paid_over: None,
-            receipt: None,
+            settlement: None,
             first_byte: Duration::ZERO,
             buyer_left: false,
         }
@@ -147,7 +145,7 @@ impl Trace {
 
     pub(crate) fn paid_over(&mut self, payment: &Payment) {
         self.paid_over = Some((payment.quote.rail, payment.quote.fee_rate));
-        self.receipt = receipt(payment);
+        self.settlement = settlement(payment).map(|evidence| (evidence.clone(), payment.quote.listing));
     }
 
     pub(crate) fn seller_answered(&mut self, status: u16) {
@@ -235,9 +233,9 @@ impl Trace {
         self.paid_over
     }
 
-    /// What the answer says of a settlement in `PAYMENT-RESPONSE`; `None` when there was none to tell of.
-    pub(crate) fn receipt(&self) -> Option<ReplyHeader> {
-        self.receipt.clone().map(|receipt| (RESPONSE_HEADER, receipt.into()))
+    /// The money that a signed transfer brought for the call, and what it is a call of; `None` when none did.
+    pub(crate) fn settlement(&self) -> Option<(&Evidence, ListingId)> {
+        self.settlement.as_ref().map(|(evidence, listing)| (evidence, *listing))
     }
 
     /// How long the seller took to begin its answer.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use loadtest::{
     facilitator::Facilitator,
     seed::Seed,
-    x402::{Payer, decode, encode},
+    x402::{Payer, decode, encode, signer_of},
 };
 use serde_json::{Value, json};
 use support::{Agent, Gateway, Seller, agent::Answer};
@@ -585,4 +585,54 @@ async fn with_two_rails_on_a_quote_of_one_is_paid_on_the_other() {
     let replay = scene.call(body, &headers).await;
     assert_eq!((replay.expect(200).header("x-crochet-replayed"), scene.moved().await.0), ("true", 1));
     assert!(replay.header("payment-response").is_empty(), "it was not paid over x402");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offers_and_receipts_are_signed_when_there_is_a_key() {
+    let key = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    let signer = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
+    let scene = Scene::with(&[
+        ("CROCHET__PAYMENTS__SANDBOX__ENABLED", "false"),
+        ("CROCHET__PAYMENTS__DEFAULT_RAIL", "x402"),
+        ("CROCHET__PAYMENTS__X402__SIGNING_KEY", key),
+    ])
+    .await;
+    let (quoted, required) = scene.quote(BODY).await;
+    let offer = &required["extensions"]["offer-receipt"]["info"]["offers"][0];
+    let types = [
+        ("resourceUrl", "string"),
+        ("scheme", "string"),
+        ("network", "string"),
+        ("asset", "string"),
+        ("payTo", "address"),
+        ("amount", "string"),
+        ("maxTimeoutSeconds", "uint256"),
+        ("issuedAt", "uint256"),
+    ];
+    assert_eq!(signer_of("x402 offer", "Offer", &types, offer).expect("a signer"), signer);
+    assert_eq!((&offer["payload"]["amount"], &offer["payload"]["payTo"]), (&json!("10000"), &json!(PAY_TO)));
+    assert_eq!(offer["payload"]["resourceUrl"], required["resource"]["url"]);
+
+    let answer = scene.pay(BODY, &scene.payer.pay(quoted.header("payment-required")).expect("signed")).await;
+    let told = settlement(answer.expect(200));
+    let receipt = &told["extensions"]["offer-receipt"]["info"]["receipt"];
+    let types = [
+        ("network", "string"),
+        ("resourceUrl", "string"),
+        ("payer", "string"),
+        ("issuedAt", "uint256"),
+        ("transaction", "string"),
+    ];
+    assert_eq!(signer_of("x402 receipt", "Receipt", &types, receipt).expect("a signer"), signer);
+    assert_eq!(
+        (&receipt["payload"]["payer"], &receipt["payload"]["transaction"]),
+        (&told["payer"], &told["transaction"])
+    );
+    // A receipt says that something was delivered: none for what was not.
+    let (broken, _) = scene.owner.list(&scene.gateway, &scene.seller.url("/status/500"), PRICE).await;
+    let quoted = scene.buyer.call(&scene.gateway, &broken, BODY, &[]).await;
+    let signature = scene.payer.pay(quoted.header("payment-required")).expect("signed");
+    let failed = scene.buyer.call(&scene.gateway, &broken, BODY, &[("PAYMENT-SIGNATURE", &signature)]).await;
+    let told = settlement(failed.refused(502, "SELLER_ERROR"));
+    assert_eq!((&told["success"], &told["extensions"]), (&json!(true), &Value::Null));
 }

@@ -10,6 +10,8 @@ mod catalog;
 mod history;
 #[path = "conformance/identity.rs"]
 mod identity;
+#[path = "conformance/intents.rs"]
+mod intents;
 #[path = "conformance/money.rs"]
 mod money;
 #[path = "conformance/payments.rs"]
@@ -99,6 +101,11 @@ macro_rules! conformance {
                 settled_and_unclaimed_money_is_due_by_its_settlement,
                 what_is_put_off_is_due_then_and_keeps_an_unpaid_quote,
                 an_unpaid_quote_is_never_deleted_before_its_last_look;
+            intents:
+                what_was_signed_is_found_until_it_is_paid,
+                a_payment_has_one_intent_and_money_one_payment,
+                of_many_intents_with_one_signature_one_is_recorded,
+                what_was_refused_goes_in_time_and_what_is_not_known_stays;
             results:
                 a_held_result_round_trips,
                 a_chunked_result_round_trips,

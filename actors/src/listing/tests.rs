@@ -292,7 +292,7 @@ async fn a_half_open_circuit_is_probed_by_paid_calls_only_on_priced_listings() {
         assert_eq!(gate.circuit(bench.now()), CircuitView::HalfOpen);
         assert_eq!(look().is_ok(), sells_a_probe);
         if !sells_a_probe {
-            let refusal = handle.offer(&ask_for(&caller, 9)).await;
+            let refusal = handle.offer(&ask_for(&caller, 9)).await.expect_err("nothing is under way");
             assert_eq!(refusal.code(), Code::SellerCircuitOpen, "no 402 while it is not closed");
         }
         let probe = gate.admit(gate.terms(), caller.profile.id, bench.now()).await.expect("one may probe");

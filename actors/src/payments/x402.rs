@@ -4,6 +4,7 @@
 //! *Never:* asks anybody to move money before what was signed is durable, or takes an answer that did not come for one
 //! that says no.
 
+mod attest;
 pub mod authorization;
 mod facilitator;
 mod offer;
@@ -25,9 +26,11 @@ use super::{
     client::{Client, Credential},
 };
 use crate::refusal::{Code, Refusal};
+use attest::Attester;
 use authorization::{Account, Domain, ExactEvm, Transfer, Wanted, account};
 use facilitator::{Expected, Settled};
-pub use receipt::receipt;
+pub(crate) use receipt::response;
+pub use receipt::settlement;
 use wire::{PaymentPayload, Requirements, SIGNATURE_HEADER, VERSION};
 
 /// The scheme that is spoken: a transfer of exactly the price.
@@ -88,6 +91,7 @@ pub(crate) struct X402 {
     patience: Duration,
     max_timeout_seconds: u64,
     margin_seconds: u64,
+    attester: Option<Attester>,
 }
 
 impl X402 {
@@ -104,7 +108,17 @@ impl X402 {
             chain_id: chain_id.ok_or_else(|| io::Error::other("no EVM chain"))?,
             contract: account(&x402.asset).map_err(io::Error::other)?,
         };
+        let attester = match x402.signing_key.is_empty() {
+            true => None,
+            false => {
+                let attester = Attester::new(x402.signing_key.expose(), domain.chain_id);
+                let attester = attester.ok_or_else(|| io::Error::other("payments.x402.signing_key makes no key"))?;
+                tracing::info!(signer = attester.address(), "offers and receipts of x402 are signed");
+                Some(attester)
+            }
+        };
         Ok(Self {
+            attester,
             client: Client::new(&x402.facilitator_url, Credential::bearer(&x402.api_key), x402.timeout)?,
             store,
             clock,

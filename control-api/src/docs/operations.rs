@@ -348,6 +348,7 @@ fn documents() -> Vec<Operation> {
         rows.get("/SKILL.md", Good::Text(&[MARKDOWN]), "How an agent registers, finds, pays and calls."),
         rows.get("/agent-skill", EITHER, "The same, as a page for who asks for HTML."),
         rows.get("/.well-known/agent-protocol.json", Good::Json, "What this service is, for programs."),
+        rows.get("/.well-known/x402", Good::Json, "How calls are paid over x402, and the newest that can be bought."),
         rows.get("/seller-onboarding", EITHER, "How a seller gets to a listing that answers."),
         rows.get("/terms", Good::Text(&[HTML]), "The operator's terms."),
     ]

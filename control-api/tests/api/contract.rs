@@ -125,6 +125,7 @@ async fn no_route_is_open_but_those_that_are_meant_to_be() {
         "/SKILL.md",
         "/agent-skill",
         "/.well-known/agent-protocol.json",
+        "/.well-known/x402",
         "/seller-onboarding",
         "/terms",
     ];

@@ -51,6 +51,7 @@ async fn every_text_is_there_and_names_this_server() {
         ("/agent-skill", "text/markdown; charset=utf-8"),
         ("/seller-onboarding", "text/markdown; charset=utf-8"),
         ("/.well-known/agent-protocol.json", "application/json"),
+        ("/.well-known/x402", "application/json"),
         ("/terms", "text/html; charset=utf-8"),
     ] {
         let answer = world.get(path, None).await.expect(200);

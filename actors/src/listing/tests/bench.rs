@@ -191,7 +191,7 @@ impl Bench {
 
     /// The payment that is offered for this body.
     pub(super) async fn quote(&self, handle: &ListingHandle, caller: &Caller, body: u8) -> PaymentId {
-        let refusal = handle.offer(&ask_for(caller, body)).await;
+        let refusal = handle.offer(&ask_for(caller, body)).await.expect_err("nothing is under way");
         assert_eq!(refusal.code(), Code::PaymentRequired, "{refusal:?}");
         let body: Value = serde_json::from_slice(&refusal.body("")).expect("JSON");
         body["data"]["payment"]["relay_request_id"].as_str().expect("an id").parse().expect("an id")
@@ -204,6 +204,7 @@ pub(super) fn ask_for(caller: &Caller, body: u8) -> Ask<'_> {
         body_sha256: [body; 32],
         body_bytes: 2,
         payment_id: None,
+        signature: None,
         idempotency_key: None,
         origin_currency: None,
         max_price: None,

@@ -190,7 +190,7 @@ fn keccak(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// An address in the lower 20 bytes of a word.
-fn word(account: &Account) -> [u8; 32] {
+pub(super) fn word(account: &Account) -> [u8; 32] {
     let mut word = [0; 32];
     let (_, lower) = word.split_at_mut(12);
     lower.copy_from_slice(account);
@@ -198,7 +198,7 @@ fn word(account: &Account) -> [u8; 32] {
 }
 
 /// A number in the lower 8 bytes of a word.
-fn uint(number: u64) -> [u8; 32] {
+pub(super) fn uint(number: u64) -> [u8; 32] {
     let mut word = [0; 32];
     let (_, lower) = word.split_at_mut(24);
     lower.copy_from_slice(&number.to_be_bytes());

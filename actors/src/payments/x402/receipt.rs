@@ -1,13 +1,23 @@
 //! What every answer after a settlement says of it.
 
-use storage::model::{Payment, Rail};
+use serde_json::{Map, Value};
+use storage::model::{Evidence, ListingId, Payment, Rail, UnixMillis};
 
-use super::wire::{self, SettlementResponse};
+use super::{
+    X402,
+    attest::{EXTENSION, Receipt},
+    offer::resource_url,
+    wire::{self, SettlementResponse},
+};
 
-/// The value of `PAYMENT-RESPONSE` for a payment that a transfer paid for; `None` when none did.
+/// The money that a transfer brought for a payment; `None` when none did.
 #[must_use]
-pub fn receipt(payment: &Payment) -> Option<String> {
-    let evidence = payment.progress.evidence.iter().find(|evidence| evidence.rail == Rail::X402)?;
+pub fn settlement(payment: &Payment) -> Option<&Evidence> {
+    payment.progress.evidence.iter().find(|evidence| evidence.rail == Rail::X402)
+}
+
+/// The value of `PAYMENT-RESPONSE` after a settlement. `attested`: what else is signed and said of it.
+pub(crate) fn response(evidence: &Evidence, attested: Option<Value>) -> Option<String> {
     let (network, payer) = parties(&evidence.proof_key)?;
     Some(wire::encode(&SettlementResponse {
         success: true,
@@ -15,7 +25,23 @@ pub fn receipt(payment: &Payment) -> Option<String> {
         network: network.to_string(),
         payer: Some(payer.to_string()),
         error_reason: None,
+        extensions: attested.map(|attested| Map::from_iter([(EXTENSION.to_string(), attested)])).unwrap_or_default(),
     }))
+}
+
+impl X402 {
+    /// The signed receipt of a call that was paid for and delivered; `None` where nothing is signed.
+    pub(crate) fn attested(&self, evidence: &Evidence, listing: ListingId, site: &str) -> Option<Value> {
+        let (network, payer) = parties(&evidence.proof_key)?;
+        let UnixMillis(recorded_at) = evidence.recorded_at;
+        Some(self.attester.as_ref()?.receipt(&Receipt {
+            network,
+            resource_url: &resource_url(listing, site),
+            payer,
+            transaction: &evidence.reference,
+            issued_at: recorded_at / 1000,
+        }))
+    }
 }
 
 /// Its value for a transfer that was refused.
@@ -26,6 +52,7 @@ pub(super) fn refused(network: &str, proof_key: &str, reason: &str) -> String {
         network: network.to_string(),
         payer: parties(proof_key).map(|(_, payer)| payer.to_string()),
         error_reason: Some(reason.to_string()),
+        extensions: Map::new(),
     })
 }
 

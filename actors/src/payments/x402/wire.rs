@@ -104,6 +104,9 @@ pub struct SettlementResponse {
     /// Why it did not move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
+    /// By the extension's name.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extensions: Map<String, Value>,
 }
 
 /// A header that is not base64 of the JSON that is wanted.
