@@ -26,6 +26,7 @@ pub(crate) fn read(r: &Reader<'_>) -> X402 {
     X402 {
         enabled: r.flag("payments.x402.enabled"),
         facilitator_url: r.parsed("payments.x402.facilitator_url", provider_url, String::new()),
+        // Both with their twins "payments.x402.api_key_file" and "payments.x402.signing_key_file".
         api_key: r.secret("payments.x402.api_key", |_| Ok(())),
         signing_key: r.secret("payments.x402.signing_key", key_of_32_bytes),
         pay_to: r.text("payments.x402.pay_to"),
