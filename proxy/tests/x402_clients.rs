@@ -57,7 +57,7 @@ async fn the_projects_fetch_buys_a_call() {
     };
     // Modules are looked for from where the file lies.
     let script = tempfile::Builder::new().suffix(".mjs").tempfile_in(&folder).expect("a file");
-    std::fs::write(script.path(), include_str!("x402_clients/pay.mjs")).expect("written");
+    std::fs::write(script.path(), include_str!("chain/pay.mjs")).expect("written");
     let mut node = Command::new("node");
     node.arg(script.path());
     let told = buys(node).await;
@@ -77,7 +77,7 @@ async fn the_projects_python_client_buys_a_call() {
         return;
     };
     let mut command = Command::new(python);
-    command.args(["-c", include_str!("x402_clients/pay.py")]);
+    command.args(["-c", include_str!("chain/pay.py")]);
     let told = buys(command).await;
     let settlement = decode(told["receipt"].as_str().expect("PAYMENT-RESPONSE")).expect("a settlement");
     assert_eq!((&settlement["success"], &settlement["network"]), (&json!(true), &json!("eip155:84532")));
