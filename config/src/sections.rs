@@ -220,6 +220,8 @@ section!(
         facilitator_url: String,
         api_key: Secret,
         signing_key: Secret,
+        chain_url: Secret,
+        chain_blocks: u64,
         pay_to: String,
         network: String,
         asset: String,

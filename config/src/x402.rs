@@ -26,9 +26,12 @@ pub(crate) fn read(r: &Reader<'_>) -> X402 {
     X402 {
         enabled: r.flag("payments.x402.enabled"),
         facilitator_url: r.parsed("payments.x402.facilitator_url", provider_url, String::new()),
-        // Both with their twins "payments.x402.api_key_file" and "payments.x402.signing_key_file".
+        // With their twins "payments.x402.api_key_file", "payments.x402.signing_key_file" and
+        // "payments.x402.chain_url_file".
         api_key: r.secret("payments.x402.api_key", |_| Ok(())),
         signing_key: r.secret("payments.x402.signing_key", key_of_32_bytes),
+        chain_url: r.secret("payments.x402.chain_url", |text| provider_url(text).map(drop)),
+        chain_blocks: r.count("payments.x402.chain_blocks", 1..=1_000_000_000),
         pay_to: r.text("payments.x402.pay_to"),
         asset: or(r.text("payments.x402.asset"), known.map(|known| known.1)),
         asset_name: or(r.text("payments.x402.asset_name"), known.map(|known| known.2)),
@@ -65,10 +68,13 @@ pub(crate) fn contradictions(config: &Config) -> Vec<(&'static str, String, &'st
         let reason = "must be less than max_timeout: no transfer could be good for long enough";
         problems.push(("payments.x402.margin", format!("{:?}", x402.margin), reason));
     }
-    let is_our_own = config.mode == Mode::Dev && is_loopback(&x402.facilitator_url);
-    if !x402.facilitator_url.starts_with("https://") && !is_our_own {
-        let reason = "must be https://; plain http:// is for a loopback address in dev mode";
+    let is_safe = |url: &str| url.starts_with("https://") || config.mode == Mode::Dev && is_loopback(url);
+    let reason = "must be https://; plain http:// is for a loopback address in dev mode";
+    if !is_safe(&x402.facilitator_url) {
         problems.push(("payments.x402.facilitator_url", x402.facilitator_url.clone(), reason));
+    }
+    if !x402.chain_url.is_empty() && !is_safe(x402.chain_url.expose()) {
+        problems.push(("payments.x402.chain_url", String::new(), reason));
     }
     problems
 }
@@ -104,6 +110,13 @@ mod tests {
         assert!(with("margin = \"60s\"").contains("payments.x402.margin"));
         assert!(with("facilitator_url = \"http://facilitator.example\"").contains("payments.x402.facilitator_url"));
         assert_eq!(with("facilitator_url = \"http://127.0.0.1:9\""), "");
+        let node = |url: &str| {
+            let url = ("CROCHET__PAYMENTS__X402__CHAIN_URL".to_string(), url.to_string());
+            Config::from_parts(Some(&on(GOOD)), [url]).map_or_else(|problems| problems.to_string(), |_| String::new())
+        };
+        assert_eq!((node("https://node.example/key"), node("http://127.0.0.1:9")), (String::new(), String::new()));
+        let unsafe_node = node("http://node.example/its-key");
+        assert!(unsafe_node.contains("payments.x402.chain_url") && !unsafe_node.contains("its-key"), "{unsafe_node}");
         let production =
             format!("mode = \"production\"\n{}", on(&format!("{GOOD}facilitator_url = \"http://127.0.0.1:9\"\n")));
         assert!(said(&production).contains("payments.x402.facilitator_url"));

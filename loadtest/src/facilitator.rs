@@ -1,7 +1,7 @@
 //! A facilitator of our own: checks and settles transfers over real HTTP with books instead of a chain, steered over
 //! HTTP too, so that a test can have it delay, lose answers after settling, refuse for any reason, lie, and be down.
 //!
-//! `POST /_steer` replaces how it behaves, `GET /_books` tells what was settled, `GET /_seen` what it was asked.
+//! It plays a node of the chain as well, at `/chain`. `POST /_steer` replaces how it behaves, `GET /_books` tells what was settled, `GET /_seen` what it was asked.
 
 use std::{
     collections::HashMap,
@@ -12,13 +12,16 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
+use sha3::{Digest, Keccak256};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     relay::{ACCEPT_PAUSE, Answer, Fault, Request, lie, read, unix_seconds, write},
     x402::{digest, signer, text},
 };
+
+const TRANSFER: &str = "Transfer(address,address,uint256)";
 
 /// How it behaves until it is told otherwise.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,6 +35,10 @@ struct Steering {
     forgetful: bool,
     /// What payers have left, by address; who is not listed has enough.
     balances: HashMap<String, u64>,
+    /// The chain's clock runs so many seconds ahead.
+    ahead: u64,
+    /// Nonces that their payers have cancelled.
+    cancelled: Vec<String>,
     /// Faults by path.
     faults: HashMap<String, Fault>,
 }
@@ -42,6 +49,7 @@ struct Transfer {
     to: String,
     value: u64,
     transaction: String,
+    token: String,
 }
 
 #[derive(Default)]
@@ -141,11 +149,13 @@ impl Facilitator {
             }),
             ("POST", "/verify") => self.verify(&request.body),
             ("POST", "/settle") => self.settle(&request.body),
+            ("POST", "/chain") => json!({ "jsonrpc": "2.0", "id": 1, "result": self.chain(&request.body) }),
             _ => return Answer { status: 404, body: json!({"message": "not found"}), retry_after: None },
         };
         if let Some(lies) = self.books().steering.lies.get(&request.path) {
             for pointer in lies.keys() {
-                if let (Some(name), Value::Object(fields)) = (pointer.strip_prefix('/'), &mut body) {
+                let name = pointer.strip_prefix('/').filter(|name| !name.contains('/'));
+                if let (Some(name), Value::Object(fields)) = (name, &mut body) {
                     fields.entry(name).or_insert(Value::Null);
                 }
             }
@@ -207,6 +217,55 @@ impl Facilitator {
         }
     }
 
+    /// What a node of the chain would answer, of what a payment rail asks.
+    fn chain(&self, asked: &Value) -> Value {
+        let books = self.books();
+        let param = |pointer: &str| asked.pointer(&format!("/params{pointer}")).and_then(Value::as_str).unwrap_or("");
+        let topic = |event: &str| format!("0x{}", hex::encode(Keccak256::digest(event)));
+        let long = |address: &str| format!("0x{:0>64}", address.trim_start_matches("0x"));
+        match asked.get("method").and_then(Value::as_str) {
+            Some("eth_getBlockByNumber") => {
+                let seconds = unix_seconds() + books.steering.ahead;
+                json!({ "number": "0x10000", "timestamp": format!("{seconds:#x}") })
+            }
+            Some("eth_getLogs") => {
+                let (payer, nonce) = (param("/0/topics/1"), param("/0/topics/2"));
+                let found = books.settled.iter().find(|((from, n), _)| long(from) == payer && n == nonce);
+                let cancelled = books.steering.cancelled.iter().any(|n| n == nonce);
+                let event = if cancelled {
+                    "AuthorizationCanceled(address,bytes32)"
+                } else {
+                    "AuthorizationUsed(address,bytes32)"
+                };
+                let hash = found.map(|(_, transfer)| transfer.transaction.clone()).or(cancelled.then(|| long("0x1")));
+                let log = hash.map(|hash| {
+                    json!({
+                        "address": param("/0/address"), "topics": [topic(event), payer, nonce], "data": "0x",
+                        "transactionHash": hash,
+                    })
+                });
+                json!(log.into_iter().collect::<Vec<_>>())
+            }
+            Some("eth_getTransactionReceipt") => {
+                let found = books.settled.values().find(|transfer| transfer.transaction == param("/0"));
+                found.map_or(Value::Null, |transfer| {
+                    let topics = [topic(TRANSFER), long(&transfer.from), long(&transfer.to)];
+                    let data = format!("0x{:064x}", transfer.value);
+                    json!({
+                        "status": "0x1",
+                        "logs": [{ "address": transfer.token, "topics": topics, "data": data }],
+                    })
+                })
+            }
+            Some("eth_call") => {
+                let is_known = |nonce: &str| param("/0/data").ends_with(nonce.trim_start_matches("0x"));
+                let taken = books.settled.keys().any(|(_, nonce)| is_known(nonce));
+                json!(long(if taken { "0x1" } else { "0x0" }))
+            }
+            _ => Value::Null,
+        }
+    }
+
     /// What the chain and the token would check.
     fn check(&self, path: &str, asked: &Value) -> Result<Transfer, String> {
         if let Some(reason) = self.books().steering.refuse.get(path) {
@@ -260,5 +319,6 @@ fn transfer_of(asked: &Value, name: &(String, String)) -> anyhow::Result<Result<
         return no("invalid_exact_evm_payload_authorization_valid_before");
     }
     let transaction = format!("0x{}", hex::encode(Sha256::digest(format!("{}.{}", name.0, name.1))));
-    Ok(Ok(Transfer { from: name.0.clone(), to, value, transaction }))
+    let token = text(requirements, "/asset")?.to_ascii_lowercase();
+    Ok(Ok(Transfer { from: name.0.clone(), to, value, transaction, token }))
 }

@@ -296,7 +296,11 @@ async fn every_reason_of_a_facilitator_leads_to_its_answer() {
         let signature = scene.sign(&body).await;
         scene.steer(json!({"refuse": {"/verify": reason}})).await;
         let answer = scene.pay(&body, &signature).await;
-        answer.refused(503, "PAYMENT_PROVIDER_UNAVAILABLE");
+        let is_about_the_transfer = reason.starts_with("invalid_");
+        match is_about_the_transfer {
+            true => answer.refused(402, "PAYMENT_FAILED"),
+            false => answer.refused(503, "PAYMENT_PROVIDER_UNAVAILABLE"),
+        };
         assert_eq!(answer.details()["payment_state"], "quoted", "{reason}: nothing was moved");
         scene.steer(json!({"refuse": {"/settle": reason}})).await;
         let answer = scene.pay(&body, &signature).await;
@@ -635,4 +639,88 @@ async fn offers_and_receipts_are_signed_when_there_is_a_key() {
     let failed = scene.buyer.call(&scene.gateway, &broken, BODY, &[("PAYMENT-SIGNATURE", &signature)]).await;
     let told = settlement(failed.refused(502, "SELLER_ERROR"));
     assert_eq!((&told["success"], &told["extensions"]), (&json!(true), &Value::Null));
+}
+
+/// A scene whose gateway may ask a node of the chain.
+async fn with_a_chain() -> Scene {
+    let facilitator = Facilitator::start(([127, 0, 0, 1], 0).into()).await.expect("facilitator");
+    let (url, node) = (facilitator.url(), format!("{}/chain", facilitator.url()));
+    let mut scene = Scene::with(&[
+        ("CROCHET__PAYMENTS__SANDBOX__ENABLED", "false"),
+        ("CROCHET__PAYMENTS__DEFAULT_RAIL", "x402"),
+        ("CROCHET__PAYMENTS__X402__FACILITATOR_URL", &url),
+        ("CROCHET__PAYMENTS__X402__CHAIN_URL", &node),
+    ])
+    .await;
+    scene.facilitator = facilitator;
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_facilitator_does_not_tell_the_chain_does() {
+    let scene = with_a_chain().await;
+    let signature = scene.sign(BODY).await;
+    scene.steer(json!({"forgetful": true, "faults": {"/settle": {"drop": true}}})).await;
+    // The answer is lost, the money moved: the chain says so, within the same request.
+    let answer = scene.pay(BODY, &signature).await;
+    let told = settlement(answer.expect(200));
+    assert_eq!(told["transaction"], scene.told("/_books").await["transfers"][0]["transaction"]);
+    scene.bought_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_lie_of_a_node_settles_and_a_node_that_is_down_decides_nothing() {
+    let scene = with_a_chain().await;
+    let signature = scene.sign(BODY).await;
+    let lost = json!({"drop": true});
+    let log = "/result/logs/0";
+    let other = format!("0x{:0>64}", "bb");
+    for lie in [
+        json!({"/result/status": "0x0"}),
+        json!({format!("{log}/address"): "0x00000000000000000000000000000000000000bb"}),
+        json!({format!("{log}/topics/1"): other}),
+        json!({format!("{log}/topics/2"): other}),
+        json!({format!("{log}/data"): format!("0x{:064x}", 9_999)}),
+        json!({"/result": null}),
+        json!({"/error": {"code": -32000, "message": "no"}}),
+    ] {
+        scene.steer(json!({"forgetful": true, "faults": {"/settle": lost}, "lies": {"/chain": lie}})).await;
+        scene.pay(BODY, &signature).await.expect(202);
+    }
+    scene.steer(json!({"forgetful": true, "faults": {"/chain": {"status": 500, "body": {}}}})).await;
+    scene.pay(BODY, &signature).await.expect(202);
+    assert_eq!(scene.seller.calls(), 0);
+    scene.steer(json!({"forgetful": true})).await;
+    scene.pay(BODY, &signature).await.expect(200);
+    scene.bought_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_the_chain_never_took_is_given_up_only_when_its_time_is_over() {
+    for cancelled in [false, true] {
+        let scene = with_a_chain().await;
+        let (quoted, required) = scene.quote(BODY).await;
+        let payload = scene.payer.payload(&required, |_| {}).expect("payload");
+        let signature = encode(&payload);
+        let nowhere = json!({"/settle": {"status": 500, "body": {}}});
+        scene.steer(json!({"faults": nowhere})).await;
+        let id = scene.pay(BODY, &signature).await.expect(202).json["data"]["relay_request_id"].clone();
+        assert_eq!(id, quoted.payment_id());
+        let nonce = payload["payload"]["authorization"]["nonce"].clone();
+        // Its time over by the chain's own clock, or cancelled by the payer: the money will never move.
+        let how = if cancelled {
+            json!({"cancelled": [nonce], "faults": nowhere})
+        } else {
+            json!({"ahead": 120, "faults": nowhere})
+        };
+        scene.steer(how).await;
+        let answer = scene.pay(BODY, &signature).await;
+        answer.refused(402, "PAYMENT_FAILED");
+        assert_ne!(answer.payment_id(), quoted.payment_id());
+        assert_eq!(settlement(&answer)["success"], false);
+        assert_eq!(scene.state(&quoted.payment_id()).await, "failed");
+        scene.steer(json!({})).await;
+        scene.pay(BODY, &scene.sign(BODY).await).await.expect(200);
+        scene.bought_once().await;
+    }
 }

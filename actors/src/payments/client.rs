@@ -147,8 +147,8 @@ impl Client {
         body: String,
     ) -> Result<Answer, Lost> {
         sender.ready().await?;
-        let mut request =
-            Request::builder().method(method).uri(format!("{}{path}", self.base.path().trim_end_matches('/')));
+        let target = format!("{}{path}", self.base.path().trim_end_matches('/'));
+        let mut request = Request::builder().method(method).uri(if target.is_empty() { "/" } else { &target });
         request = request.header(HOST, self.base.authority()).header(ACCEPT, "application/json");
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");

@@ -6,6 +6,7 @@
 
 mod attest;
 pub mod authorization;
+mod chain;
 mod facilitator;
 mod offer;
 mod receipt;
@@ -20,6 +21,7 @@ use storage::{
     Store,
     model::{Clock, Intent, Micros, OriginCurrency, ProfileId, Quote, Rail, UnixMillis},
 };
+use tokio::time::Instant;
 
 use super::{
     Checked, Offered, PaymentProvider, ProviderError, RailRecord,
@@ -28,6 +30,7 @@ use super::{
 use crate::refusal::{Code, Refusal};
 use attest::Attester;
 use authorization::{Account, Domain, ExactEvm, Transfer, Wanted, account};
+use chain::{Chain, Found};
 use facilitator::{Expected, Settled};
 pub(crate) use receipt::response;
 pub use receipt::settlement;
@@ -35,6 +38,8 @@ use wire::{PaymentPayload, Requirements, SIGNATURE_HEADER, VERSION};
 
 /// The scheme that is spoken: a transfer of exactly the price.
 const SCHEME: &str = "exact";
+/// Between two looks at the chain.
+const CHAIN_PAUSE: Duration = Duration::from_millis(500);
 /// The extension by which a buyer names its payment.
 const IDENTIFIER: &str = "payment-identifier";
 
@@ -79,6 +84,8 @@ struct Kept {
 /// The provider.
 pub(crate) struct X402 {
     client: Client,
+    /// A node of the chain, where one may be asked.
+    chain: Option<Chain>,
     store: Arc<dyn Store>,
     clock: Clock,
     network: String,
@@ -117,8 +124,13 @@ impl X402 {
                 Some(attester)
             }
         };
+        let chain = match x402.chain_url.is_empty() {
+            true => None,
+            false => Some(Chain::new(Client::new(x402.chain_url.expose(), None, x402.timeout)?, x402.chain_blocks)),
+        };
         Ok(Self {
             attester,
+            chain,
             client: Client::new(&x402.facilitator_url, Credential::bearer(&x402.api_key), x402.timeout)?,
             store,
             clock,
@@ -205,32 +217,54 @@ impl X402 {
     }
 
     /// Settles what was signed, or learns that it was settled before. Only the answer to the first question can be a
-    /// no: to a later one it may mean that the money has moved.
+    /// no: to a later one it may mean that the money has moved. Where a node of the chain may be asked, it tells what the
+    /// facilitator does not.
     pub(crate) async fn settle(&self, intent: &Intent, quote: &Quote, is_first: bool) -> Settlement {
         let Some((kept, transfer)) = self.transfer(intent) else {
             tracing::error!(payment = %quote.id, "what was signed for a payment cannot be read");
             return Settlement::Unknown;
         };
+        let began = Instant::now();
         let question = facilitator::question(&kept.payload, &kept.requirements);
         let network = kept.requirements.network.as_str();
         let expected = Expected { network, payer: transfer.from, amount: transfer.value };
-        match facilitator::settle(&self.client, question, &expected).await {
-            Settled::Done(transaction) => match i64::try_from(transfer.value) {
-                Ok(amount) => Settlement::Done(RailRecord {
-                    proof_key: intent.proof_key.clone(),
-                    reference: transaction,
-                    amount: Micros(amount),
-                    payee: self.payee_in(&kept),
-                    rail: Rail::X402,
-                }),
-                Err(_) => Settlement::Unknown,
-            },
-            Settled::Refused(reason) if is_first => Settlement::Refused(reason),
-            Settled::Refused(reason) => {
-                tracing::warn!(payment = %quote.id, %reason, "a transfer that may have been settled is not settled again");
-                Settlement::Unknown
+        let transaction = match facilitator::settle(&self.client, question, &expected).await {
+            Settled::Done(transaction) => transaction,
+            Settled::Refused(reason) if is_first => return Settlement::Refused(reason),
+            Settled::Refused(_) | Settled::Unknown => {
+                // A first answer that is lost may be on its way to the chain: who signed may not come again.
+                let until = if is_first { began + self.patience } else { began };
+                match self.look_at_chain(&kept, &transfer, until).await {
+                    Found::Moved(transaction) => transaction,
+                    Found::Never => return Settlement::Refused("authorization_never_used".into()),
+                    Found::Unknown => {
+                        tracing::warn!(payment = %quote.id, "it is not known whether a signed transfer was settled");
+                        return Settlement::Unknown;
+                    }
+                }
             }
-            Settled::Unknown => Settlement::Unknown,
+        };
+        let Ok(amount) = i64::try_from(transfer.value) else { return Settlement::Unknown };
+        Settlement::Done(RailRecord {
+            proof_key: intent.proof_key.clone(),
+            reference: transaction,
+            amount: Micros(amount),
+            payee: self.payee_in(&kept),
+            rail: Rail::X402,
+        })
+    }
+
+    /// What the chain says of a transfer, asked again until then while it says nothing.
+    async fn look_at_chain(&self, kept: &Kept, transfer: &Transfer, until: Instant) -> Found {
+        let Some(chain) = &self.chain else { return Found::Unknown };
+        let parties = (account(&kept.requirements.asset), account(&kept.requirements.pay_to));
+        let (Ok(token), Ok(payee)) = parties else { return Found::Unknown };
+        loop {
+            let found = chain.look(token, payee, transfer).await;
+            if found != Found::Unknown || Instant::now() >= until {
+                return found;
+            }
+            tokio::time::sleep(CHAIN_PAUSE).await;
         }
     }
 
@@ -353,7 +387,8 @@ impl PaymentProvider for X402 {
         };
         match self.settle(&intent, quote, false).await {
             Settlement::Done(record) => Ok(Checked::Settled(record)),
-            Settlement::Refused(_) | Settlement::Unknown => Ok(Checked::Pending(self.retry_after)),
+            Settlement::Refused(_) => Ok(Checked::Failed),
+            Settlement::Unknown => Ok(Checked::Pending(self.retry_after)),
         }
     }
 }
