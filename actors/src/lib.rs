@@ -49,6 +49,7 @@ use payments::{
     sandbox::Sandbox,
     x402::{X402, response},
 };
+use refusal::{Code, Refusal};
 use seller::SellerClient;
 use tokio::sync::Notify;
 
@@ -182,6 +183,20 @@ impl Actors {
     #[must_use]
     pub fn payment_view(&self, payment: &Payment) -> Value {
         self.0.world.rails.view(payment)
+    }
+
+    /// A notice of Relay's that something became of a request: no evidence, but a reason to look at Relay's own record,
+    /// and to record what is there: money that came, and money that went back.
+    ///
+    /// # Errors
+    /// `NotFound` when that rail is off, `Forbidden` when Relay did not sign it, `PaymentProviderUnavailable` and
+    /// `StoreUnavailable`: Relay sends it again.
+    pub async fn relay_notice(&self, timestamp: &str, signature: &str, body: &[u8]) -> Result<(), Refusal> {
+        let world = &self.0.world;
+        let relay = world.rails.relay().ok_or(Code::NotFound)?;
+        let Some(name) = relay.noticed(timestamp, signature, body)? else { return Ok(()) };
+        let Some(payment) = world.store.payment_by_proof(&name).await? else { return Ok(()) };
+        sweep::look_again(world, payment.quote.id).await
     }
 
     /// How calls are paid over x402; `None` when that rail is off.

@@ -190,6 +190,7 @@ pub fn verify(quote: &Quote, payee: &str, record: RailRecord, now: UnixMillis) -
 pub struct Rails {
     providers: HashMap<Rail, Arc<dyn PaymentProvider>>,
     sandbox: Option<Arc<Sandbox>>,
+    relay: Option<Arc<Relay>>,
     x402: Option<Arc<X402>>,
     /// The rails that are on, the default first.
     order: Vec<Rail>,
@@ -208,8 +209,8 @@ impl Rails {
         if let Some(sandbox) = &sandbox {
             providers.insert(Rail::Sandbox, sandbox.clone());
         }
-        if let Some(relay) = relay {
-            providers.insert(Rail::Relay, relay);
+        if let Some(relay) = &relay {
+            providers.insert(Rail::Relay, relay.clone());
         }
         if let Some(x402) = &x402 {
             providers.insert(Rail::X402, x402.clone());
@@ -221,7 +222,7 @@ impl Rails {
         };
         let mut order: Vec<Rail> = providers.keys().copied().collect();
         order.sort_by_key(|rail| (*rail != first, *rail));
-        Self { providers, sandbox, x402, order, site }
+        Self { providers, sandbox, relay, x402, order, site }
     }
 
     /// One rail, for tests.
@@ -229,7 +230,7 @@ impl Rails {
     pub(crate) fn only(provider: Arc<dyn PaymentProvider>) -> Self {
         let rail = provider.rail();
         let providers = HashMap::from([(rail, provider)]);
-        Self { order: vec![rail], providers, sandbox: None, x402: None, site: String::new() }
+        Self { order: vec![rail], providers, sandbox: None, relay: None, x402: None, site: String::new() }
     }
 
     /// The rail of a quote that exists.
@@ -268,6 +269,11 @@ impl Rails {
     /// The sandbox's own side, for its routes.
     pub(crate) fn sandbox(&self) -> Option<&Arc<Sandbox>> {
         self.sandbox.as_ref()
+    }
+
+    /// The rail that tells by itself, when it is on.
+    pub(crate) fn relay(&self) -> Option<&Arc<Relay>> {
+        self.relay.as_ref()
     }
 
     /// The rail that takes what a buyer signed, when it is on.

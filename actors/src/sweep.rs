@@ -12,7 +12,7 @@ use storage::{
 
 use crate::{
     meters::PaymentMet,
-    payments::{Checked, PaymentProvider, RailRecord, Verified, verify},
+    payments::{Checked, PaymentProvider, ProviderError, RailRecord, Verified, verify},
     refusal::Refusal,
     world::World,
 };
@@ -136,6 +136,17 @@ async fn owe(world: &World, id: PaymentId) -> Result<(), Fault> {
         world.meters.payment(payment.quote.rail, PaymentMet::Owed);
     }
     Ok(())
+}
+
+/// Reads the rails of a payment before it is due.
+///
+/// # Errors
+/// `PaymentProviderUnavailable`, `StoreUnavailable`: some of it may be recorded, and the rest is found at the next look.
+pub(crate) async fn look_again(world: &World, id: PaymentId) -> Result<(), Refusal> {
+    read_again(world, id).await.map_err(|fault| match fault {
+        Fault::Rail => ProviderError::Unavailable.into(),
+        Fault::Store(error) => error.into(),
+    })
 }
 
 /// Reads the rails of a payment: money that came is recorded, money that went back is posted.

@@ -40,7 +40,7 @@ impl Bench {
         let clock = Clock::scripted(time.clone());
         let store: Arc<dyn Store> = storage::open(&config.storage, clock.clone()).expect("a store");
         let sandbox = Arc::new(Sandbox::new(store.clone(), clock.clone(), &config.payments));
-        let rails = Rails::new(has_sandbox.then_some(sandbox), None, config::DefaultRail::Sandbox, String::new());
+        let rails = Rails::new(has_sandbox.then_some(sandbox), None, None, config::DefaultRail::Sandbox, String::new());
         let (rows, _) = RowWriter::new(store.clone());
         Self { world: World::new(config, store, clock, rails, rows, Vec::new()), time, folder }
     }

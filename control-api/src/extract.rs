@@ -98,6 +98,11 @@ impl Ask {
         Fields::read(&self.body, read)
     }
 
+    /// The body as it came.
+    pub(crate) fn raw_body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// Whether the client asks for a page for people by name.
     pub(crate) fn takes_html(&self) -> bool {
         header_text(&self.request, header::ACCEPT.as_str()).unwrap_or_default().contains("text/html")

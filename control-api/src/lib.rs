@@ -22,6 +22,7 @@ mod routes;
 mod sandbox;
 mod server;
 mod trust;
+mod webhooks;
 
 pub use docs::openapi;
 pub use identity::password::{PasswordError, hash_password};

@@ -4,7 +4,7 @@
 use actix_web::{HttpRequest, guard, web};
 use actors::refusal::Code;
 
-use crate::{catalog, docs, extract, history, identity, ops, sandbox, trust};
+use crate::{catalog, docs, extract, history, identity, ops, sandbox, trust, webhooks};
 
 /// Who may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +158,8 @@ routes! {
     // the sandbox rail's own side, in dev mode
     "/api/v1/sandbox/payments/{id}" { GET Key => sandbox::show }
     "/api/v1/sandbox/payments/{id}/pay" { POST Key => sandbox::pay }
+    // what payment providers tell
+    "/api/v1/webhooks/relay" { POST Open => webhooks::relay }
     // what people and agents read
     "/openapi.json" { GET Open => docs::show_openapi }
     "/api/openapi.json" { GET Open => docs::show_openapi }

@@ -4,8 +4,10 @@
 
 mod support;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use loadtest::relay::Relay;
 use serde_json::{Value, json};
+use sha2::Sha256;
 use support::{Agent, Gateway, Seller, agent::Answer, eventually};
 
 const KEY: &str = "relay-key-of-the-test";
@@ -418,4 +420,60 @@ async fn f9_a_refund_at_relay_after_the_call_is_found_though_nobody_asks_and_a_f
     scene.steer(json!({"status": "refund"})).await;
     eventually("it is taken back", async || scene.state(&id).await["taken_back_micros"] == 2_000_000).await;
     assert_eq!(scene.state(&id).await["state"], "completed");
+}
+
+/// A notice as Relay signs it, `age` seconds old.
+async fn notify(scene: &Scene, body: &str, key: &str, age: u64) -> Answer {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let timestamp = (now - age).to_string();
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("key");
+    mac.update(format!("{timestamp}.{body}").as_bytes());
+    let signature = hex::encode(mac.finalize().into_bytes());
+    let headers = [("X-Signature-Timestamp", timestamp.as_str()), ("X-Signature-SHA256", signature.as_str())];
+    let url = format!("{}/api/v1/webhooks/relay", scene.gateway.url);
+    support::agent::send(&scene.http, reqwest::Method::POST, url, "", &headers, Some(body.as_bytes().to_vec())).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f5_a_notice_is_a_reason_to_look_and_never_evidence() {
+    let scene = Scene::start().await;
+    let (id, request) = scene.quote(BODY).await;
+    let notice =
+        json!({"event": "request.status.updated", "data": {"requestId": request, "status": "success"}}).to_string();
+    // It says success, and nothing was paid: nothing happens.
+    notify(&scene, &notice, KEY, 0).await.expect(200);
+    assert_eq!(scene.state(&id).await["state"], "quoted");
+    scene.tell("/_pay", json!({"request_id": request})).await;
+    for (key, age) in [("another key", 0), (KEY, 400)] {
+        notify(&scene, &notice, key, age).await.refused(403, "FORBIDDEN");
+    }
+    let url = format!("{}/api/v1/webhooks/relay", scene.gateway.url);
+    let unsigned = Some(notice.clone().into_bytes());
+    support::agent::send(&scene.http, reqwest::Method::POST, url, "", &[], unsigned).await.refused(403, "FORBIDDEN");
+    assert_eq!(scene.state(&id).await["state"], "quoted", "whoever did not sign it changes nothing");
+    // Relay does not answer: it is told to send the notice again.
+    scene.steer(json!({"faults": {"/intents/status/v3": {"status": 500, "body": {}}}})).await;
+    notify(&scene, &notice, KEY, 0).await.refused(503, "PAYMENT_PROVIDER_UNAVAILABLE");
+    scene.steer(json!({})).await;
+    // The record says paid: recorded, though nobody asked for the call.
+    notify(&scene, &notice, KEY, 0).await.expect(200);
+    assert_eq!(scene.state(&id).await["state"], "settled");
+    notify(&scene, &notice, KEY, 0).await.expect(200);
+    assert_eq!(scene.seller.calls(), 0, "a notice calls nobody");
+    scene.redeem(BODY, &id).await.expect(200);
+    notify(&scene, &notice, KEY, 0).await.expect(200);
+    assert_eq!((scene.seller.calls(), scene.buyer.ledger(&scene.gateway).await.len()), (1, 1));
+    // Of a request that is not ours, and of none.
+    let other = json!({"data": {"requestId": format!("0x{}", "1".repeat(64))}}).to_string();
+    for body in [other.as_str(), "{}", "no JSON"] {
+        notify(&scene, body, KEY, 0).await.expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_to_a_gateway_without_relay_finds_nothing() {
+    let mut scene = Scene::start().await;
+    scene.gateway.set(&[]);
+    scene.gateway.restart();
+    notify(&scene, "{}", KEY, 0).await.refused(404, "NOT_FOUND");
 }

@@ -4,6 +4,7 @@
 //! token, and a transaction on our chain.
 
 pub mod route;
+mod webhook;
 pub mod wire;
 #[cfg(test)]
 mod wire_tests;
@@ -19,18 +20,21 @@ use std::{
 };
 
 use async_trait::async_trait;
+use config::Secret;
 use governor::{DefaultDirectRateLimiter, Quota, clock::Clock as _, clock::QuantaClock};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use storage::{
     Store,
     model::{ChainFamily, Clock, Evidence, Micros, OriginCurrency, Quote, Rail, UnixMillis, Wallet, WalletCapability},
+    reference_key,
 };
 
 use super::{
     Checked, Offered, PaymentProvider, ProviderError, RailRecord,
     client::{Answer, Client, Credential},
 };
+use crate::refusal::{Code, Refusal};
 use route::{Chain, SETTLEMENT, Token};
 use wire::{Asked, Deposit, ErrorAnswer, Expected, QuoteAnswer, QuoteFault, RequestsAnswer, Status, StatusAnswer};
 
@@ -50,6 +54,8 @@ struct Terms {
 /// The provider.
 pub struct Relay {
     client: Client,
+    /// What Relay signs its notices with.
+    key: Secret,
     store: Arc<dyn Store>,
     clock: Clock,
     recipient: String,
@@ -72,6 +78,7 @@ impl Relay {
         let rate = NonZeroU32::new(relay.quotes_per_minute).unwrap_or(NonZeroU32::MIN);
         Ok(Self {
             client: Client::new(&relay.base_url, Credential::api_key(relay.api_key.clone()), relay.timeout)?,
+            key: relay.api_key.clone(),
             store,
             clock,
             recipient: relay.recipient.clone(),
@@ -82,6 +89,19 @@ impl Relay {
             quotes: DefaultDirectRateLimiter::direct(Quota::per_minute(rate)),
             paused_until: AtomicU64::new(0),
         })
+    }
+
+    /// What leads to the payment that one of Relay's notices is about; `None` when it names none.
+    ///
+    /// # Errors
+    /// `Forbidden` when Relay did not sign it, or long ago.
+    pub(crate) fn noticed(&self, timestamp: &str, signature: &str, body: &[u8]) -> Result<Option<String>, Refusal> {
+        if !webhook::is_signed(&self.key, timestamp, signature, body, self.clock.now()) {
+            let message =
+                "X-Signature-SHA256 is not Relay's over X-Signature-Timestamp and these bytes, or is too old.";
+            return Err(Refusal::from(Code::Forbidden).message(message));
+        }
+        Ok(webhook::request_id(body).map(|id| reference_key(&id)))
     }
 
     /// The address that a payer on this chain pays from, and gets its money back to.

@@ -97,7 +97,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// All of them, in the order of the documentation.
 pub(super) fn operations() -> Vec<Operation> {
-    [identity(), catalog(), gateway(), reputation(), sandbox(), documents()].concat()
+    [identity(), catalog(), gateway(), webhooks(), reputation(), sandbox(), documents()].concat()
 }
 
 /// Builds the rows of a tag whose paths begin alike.
@@ -327,6 +327,15 @@ fn sandbox() -> Vec<Operation> {
         rows.post("/api/v1/sandbox/payments/{id}/pay", 200, "SandboxPayment", "Pays a quote with play money.")
             .takes("SandboxPayInput")
             .refuses(&[PaymentNotFound]),
+    ]
+}
+
+fn webhooks() -> Vec<Operation> {
+    let rows = Rows { tag: "gateway" };
+    vec![
+        rows.post("/api/v1/webhooks/relay", 200, "Received", "A notice of Relay's, which it signs; a reason to look.")
+            .takes("RelayNotice")
+            .refuses(&[Forbidden, NotFound, Code::PaymentProviderUnavailable]),
     ]
 }
 

@@ -115,6 +115,7 @@ async fn no_route_is_open_but_those_that_are_meant_to_be() {
         "/api/v1/listings/{id}",
         "/api/v1/reviews/{id}",
         "/api/v1/agents/{id}/score",
+        "/api/v1/webhooks/relay",
         "/openapi.json",
         "/api/openapi.json",
         "/docs",
@@ -130,9 +131,11 @@ async fn no_route_is_open_but_those_that_are_meant_to_be() {
         "/terms",
     ];
     assert_eq!(open, expected);
-    assert!(
-        ROUTES.iter().all(|route| !route.access.is_open() || route.method == "GET" || route.access == Access::Auth)
-    );
+    assert!(ROUTES.iter().all(|route| !route.access.is_open()
+            || route.method == "GET"
+            || route.access == Access::Auth
+            // Let in by its own signature.
+            || route.path == "/api/v1/webhooks/relay"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

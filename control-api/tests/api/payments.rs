@@ -113,3 +113,41 @@ async fn a_sandbox_that_is_off_is_no_route() {
     let health = world.get("/health", None).await.expect(200);
     assert_eq!(health.body["data"]["checks"]["payment_provider"], "unavailable");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f5_a_notice_that_relay_did_not_sign_is_refused() {
+    let world = World::start().await;
+    world.post("/webhooks/relay", None, &json!({})).await.refused(404, "NOT_FOUND");
+    let folder = tempfile::tempdir().expect("a directory");
+    let key = folder.path().join("key");
+    std::fs::write(&key, "the-key").expect("written");
+    let world = World::start_with(&format!(
+        "[payments.relay]\nenabled = true\nbase_url = \"http://127.0.0.1:9\"\napi_key_file = {key:?}\n\
+         recipient = \"0x00000000000000000000000000000000000000aa\"\n"
+    ))
+    .await;
+    let refused = world.post("/webhooks/relay", None, &json!({})).await.refused(403, "FORBIDDEN");
+    assert!(refused.body["error"]["message"].as_str().expect("words").contains("X-Signature-SHA256"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_of_x402_are_told_names_wallet_token_and_calls() {
+    let world = World::start().await;
+    let off = world.get("/.well-known/x402", None).await.expect(200);
+    assert_eq!((&off.body["enabled"], &off.body["resources"]), (&json!(false), &json!([])));
+    let wallet = "0x00000000000000000000000000000000000000aa";
+    let world = World::start_with(&format!(
+        "[payments.x402]\nenabled = true\nfacilitator_url = \"http://127.0.0.1:9\"\npay_to = \"{wallet}\"\n"
+    ))
+    .await;
+    let seller = world.agent(1).await;
+    let made = world.create_listing(&seller, json!({})).await.expect(201);
+    let on = world.get("/.well-known/x402", None).await.expect(200);
+    let kind = &on.body["kinds"][0];
+    assert_eq!(
+        (&kind["network"], &kind["payTo"], &kind["scheme"]),
+        (&json!("eip155:8453"), &json!(wallet), &json!("exact"))
+    );
+    let resource = format!("{}/api/v1/gateway/{}", world.site, listing_id(&made));
+    assert_eq!(on.body["resources"], json!([resource]));
+}

@@ -171,6 +171,9 @@ fn drop_payment(draft: &mut Draft<'_>, id: PaymentId) -> StoreResult<()> {
         steps::leave_identity(draft, &payment)?;
         leave_key(draft, &payment)?;
         intents::forget(draft, id)?;
+        if let Some(reference) = steps::reference_of(&payment.quote) {
+            draft.remove(reference);
+        }
         draft.remove(keys::payment(id));
         draft.remove(keys::reservation(id));
         draft.forget_payment(id);

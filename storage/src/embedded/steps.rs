@@ -20,7 +20,7 @@ use crate::{
         AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, FreeCall, KeptResult, Owner, Payment, PaymentId,
         PaymentState, ProfileId, Quote, Rail, ResultPlace, Settled, SpendCap, Unbalanced, UnixMillis,
     },
-    store::{ClaimRequest, QuoteIdentity, QuoteOpened, SettleOutcome, StepOutcome},
+    store::{ClaimRequest, QuoteIdentity, QuoteOpened, SettleOutcome, StepOutcome, reference_key},
 };
 
 /// What a step needs to know of the configuration.
@@ -160,10 +160,18 @@ fn open(draft: &mut Draft<'_>, quote: Quote) -> StoreResult<QuoteOpened> {
     let payment = Arc::new(Payment::quoted(quote));
     draft.write(keys::payment(id), &*payment)?;
     draft.put(index, Slice::from(&id.bytes()));
+    if let Some(reference) = reference_of(&payment.quote) {
+        draft.put(reference, Slice::from(&id.bytes()));
+    }
     draft.put(keys::unpaid(expires_at, id), Slice::from(&buyer.bytes()));
     draft.memory.open_quotes.open(buyer, expires_at);
     draft.replace_payment(Arc::clone(&payment));
     Ok(QuoteOpened::Opened(payment))
+}
+
+/// What leads from a provider's own request, of which it tells by itself, to the payment.
+pub(crate) fn reference_of(quote: &Quote) -> Option<Key> {
+    (quote.rail == Rail::Relay).then(|| keys::proof(&reference_key(&quote.provider_ref)))
 }
 
 /// What an earlier quote under the same index key means for this question; `None`: a new one takes its place.

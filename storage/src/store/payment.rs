@@ -100,6 +100,7 @@ pub trait PaymentStore: Send + Sync {
     /// `Exists`; with a key, an equal one is in any state that may still buy or has bought (until its key is forgotten, 72 h after
     /// its end); one that expired unpaid, failed or was given back is replaced. Rules out
     /// a look followed by an insert: two equal questions at once must get one quote. `open_max`: open quotes per buyer.
+    /// A quote on Relay is found by [`reference_key`] from then on, too.
     async fn quote_open(&self, quote: Quote, open_max: u32) -> StoreResult<QuoteOpened>;
 
     /// As `quote_open`, for a key whose spending is capped: the price counts towards the key's day (UTC), once for a
@@ -119,7 +120,8 @@ pub trait PaymentStore: Send + Sync {
     /// The purchase that an idempotency key of this buyer names.
     async fn payment_by_key(&self, buyer: ProfileId, key: &str) -> StoreResult<Option<Arc<Payment>>>;
 
-    /// The payment that money, or a buyer's own name for it, was signed away or recorded for.
+    /// The payment that money, or a buyer's own name for it, was signed away or recorded for, or a provider's request was
+    /// made for.
     async fn payment_by_proof(&self, proof_key: &str) -> StoreResult<Option<Arc<Payment>>>;
 
     /// Records what a buyer signed, before a provider is asked to move the money: intent, proof, the buyer's name for it
@@ -195,6 +197,12 @@ pub trait PaymentStore: Send + Sync {
     /// Chunk `n` of a completed payment's result (a held one is chunk 0); `None` past its end, or when it is no longer
     /// kept.
     async fn result_read(&self, payment: &Payment, n: u32) -> StoreResult<Option<Bytes>>;
+}
+
+/// The name by which [`PaymentStore::payment_by_proof`] finds the payment of a provider's own request.
+#[must_use]
+pub fn reference_key(provider_ref: &str) -> String {
+    format!("relay:{}", provider_ref.to_ascii_lowercase())
 }
 
 /// What makes two questions the same.

@@ -33,6 +33,15 @@ pub(super) fn schemas() -> Vec<Named> {
         ("GatewayRequestDetail", detail()),
         ("LedgerRow", ledger_row()),
         ("LedgerSums", sums()),
+        ("Received", object("The notice was read.", &[("received", json!({ "const": true }))])),
+        (
+            "RelayNotice",
+            anything(
+                "What Relay sends: `X-Signature-Timestamp` and `X-Signature-SHA256` sign the raw body. Nothing that it \
+                 says counts; Relay's own record is read.",
+                json!({ "event": "request.status.updated", "data": { "requestId": format!("0x{}", "0".repeat(64)) } }),
+            ),
+        ),
         ("SandboxPayInput", sandbox_input()),
         ("SandboxPayment", sandbox()),
     ]
