@@ -369,7 +369,9 @@ pub(crate) async fn write(stream: &mut TcpStream, answer: &Answer) -> anyhow::Re
     Ok(())
 }
 
+/// Seconds since 1970.
+#[must_use]
 #[expect(clippy::disallowed_methods, reason = "a black box has a clock of its own")]
-pub(crate) fn unix_seconds() -> u64 {
+pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs())
 }

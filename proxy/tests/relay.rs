@@ -5,7 +5,7 @@
 mod support;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use loadtest::relay::Relay;
+use loadtest::relay::{Relay, unix_seconds};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use support::{Agent, Gateway, Seller, agent::Answer, eventually};
@@ -424,8 +424,7 @@ async fn f9_a_refund_at_relay_after_the_call_is_found_though_nobody_asks_and_a_f
 
 /// A notice as Relay signs it, `age` seconds old.
 async fn notify(scene: &Scene, body: &str, key: &str, age: u64) -> Answer {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    let timestamp = (now - age).to_string();
+    let timestamp = (unix_seconds() - age).to_string();
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("key");
     mac.update(format!("{timestamp}.{body}").as_bytes());
     let signature = hex::encode(mac.finalize().into_bytes());
