@@ -108,7 +108,33 @@ impl Actors {
         seller: Arc<dyn SellerClient>,
         site: String,
     ) -> Result<Self, StartError> {
-        let (system, arbiters) = start_threads(config.actors.arbiters)?;
+        let threads = start_threads(config.actors.arbiters)?;
+        Self::start_on(threads, config, store, clock, (seller, site)).await
+    }
+
+    /// As [`Actors::start`], on the calling thread's own system: whoever runs it decides the order of all that happens.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    #[doc(hidden)]
+    pub async fn start_here(
+        config: Arc<Config>,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        seller: Arc<dyn SellerClient>,
+        site: String,
+    ) -> Result<Self, StartError> {
+        let here = (System::try_current().ok_or(StartError::Threads)?, vec![Arbiter::current()]);
+        Self::start_on(here, config, store, clock, (seller, site)).await
+    }
+
+    async fn start_on(
+        (system, arbiters): (System, Vec<ArbiterHandle>),
+        config: Arc<Config>,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        (seller, site): (Arc<dyn SellerClient>, String),
+    ) -> Result<Self, StartError> {
         let (rows, writing) = RowWriter::new(store.clone());
         let background = arbiters.first().ok_or(StartError::Threads)?.clone();
         background.spawn(writing);

@@ -7,6 +7,8 @@
 
 pub mod embedded;
 pub mod error;
+#[doc(hidden)]
+pub mod faulty;
 pub mod model;
 pub mod sealed;
 pub mod store;
