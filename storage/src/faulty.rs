@@ -2,6 +2,7 @@
 //! every fault is one that a good backend may show.
 
 use std::{
+    path::Path,
     pin::pin,
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
@@ -67,6 +69,21 @@ pub struct Odds {
     pub crash_at: u64,
 }
 
+/// What went wrong so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Steps that were not taken.
+    pub unavailable: u64,
+    /// Writes that happened, and nobody was told.
+    pub lost_written: u64,
+    /// Writes that did not happen, and nobody was told.
+    pub lost_unwritten: u64,
+    /// Waits before or behind a step.
+    pub delayed: u64,
+    /// The process died over a write that happened, or over one that did not.
+    pub died: Option<bool>,
+}
+
 /// Whether a step changes anything.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -94,6 +111,7 @@ pub struct Faulty {
     writes: AtomicU64,
     is_dead: AtomicBool,
     death: Notify,
+    faults: Mutex<Faults>,
 }
 
 impl Faulty {
@@ -106,8 +124,9 @@ impl Faulty {
         seed: u64,
         odds: Odds,
     ) -> Self {
-        let (writes, is_dead) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { base, payments, rail, dice: Dice::new(seed), odds, writes, is_dead, death: Notify::new() }
+        let (dice, writes, is_dead) = (Dice::new(seed), AtomicU64::new(0), AtomicBool::new(false));
+        let (death, faults) = (Notify::new(), Mutex::default());
+        Self { base, payments, rail, dice, odds, writes, is_dead, death, faults }
     }
 
     /// Waits until the process is to die. Every later step is `Unavailable`; whoever starts it again does so over what
@@ -116,6 +135,11 @@ impl Faulty {
         while !self.is_dead.load(Ordering::Relaxed) {
             self.death.notified().await;
         }
+    }
+
+    /// What went wrong so far.
+    pub fn faults(&self) -> Faults {
+        *self.faults.lock()
     }
 
     fn fate(&self, kind: Kind) -> Fate {
@@ -135,6 +159,7 @@ impl Faulty {
 
     async fn pause(&self) {
         if self.dice.chance(self.odds.delayed) {
+            self.faults.lock().delayed += 1;
             tokio::time::sleep(Duration::from_millis(self.dice.below(self.odds.delay_max_ms) + 1)).await;
         }
     }
@@ -146,10 +171,16 @@ impl Faulty {
         }
         let found = match self.fate(kind) {
             Fate::Well => at_once(step),
-            Fate::Unavailable => Err(StoreError::Unavailable(format!("{name} is not taken"))),
+            Fate::Unavailable => {
+                self.faults.lock().unavailable += 1;
+                Err(StoreError::Unavailable(format!("{name} is not taken")))
+            }
             Fate::Lost { happens } => {
                 if happens {
                     drop(at_once(step));
+                    self.faults.lock().lost_written += 1;
+                } else {
+                    self.faults.lock().lost_unwritten += 1;
                 }
                 Err(StoreError::Unknown(format!("{name} is not confirmed")))
             }
@@ -157,6 +188,7 @@ impl Faulty {
                 if happens {
                     drop(at_once(step));
                 }
+                self.faults.lock().died = Some(happens);
                 self.is_dead.store(true, Ordering::Relaxed);
                 self.death.notify_waiters();
                 Err(StoreError::Unknown("the process died over it".into()))
@@ -310,6 +342,10 @@ impl Store for Faulty {
 
     fn check(&self) -> StoreResult<()> {
         self.base.check()
+    }
+
+    async fn backup(&self, into: &Path) -> StoreResult<BackupReport> {
+        self.base.backup(into).await
     }
 
     async fn close(&self) -> StoreResult<()> {

@@ -2,6 +2,7 @@
 //! flight and open quotes. Every step on it is synchronous; nothing here waits for a mailbox.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -369,18 +370,21 @@ impl Gate {
     }
 
     pub(super) fn record(&self, now: UnixMillis, failed: bool, ticket: Ticket) {
-        let mut jitter = [0];
-        if failed {
-            // Only a failure may open the circuit; without randomness all pauses are alike, and that is all.
-            let _ = getrandom::fill(&mut jitter);
-        }
-        let [jitter] = jitter;
-        let changed = self.circuit.lock().record(now, failed, ticket, jitter);
+        let changed = self.circuit.lock().record(now, failed, ticket, self.jitter(now));
         if changed {
             let view = self.circuit(now);
             tracing::info!(listing = %self.id, circuit = view.name(), "circuit changed");
             self.meters.circuit(view != CircuitView::Closed);
         }
+    }
+
+    /// Spreads the pauses of circuits that open together. Drawn from who and when, so that the same history has the
+    /// same pauses.
+    fn jitter(&self, now: UnixMillis) -> u8 {
+        let mut hasher = DefaultHasher::new();
+        (self.id, now).hash(&mut hasher);
+        let [jitter, ..] = hasher.finish().to_le_bytes();
+        jitter
     }
 }
 

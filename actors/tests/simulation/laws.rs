@@ -1,0 +1,203 @@
+//! What must be true of a payment after every step, each law by its name: a broken one says which promise it was.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use storage::model::*;
+
+use super::truth::{Truth, US, shown};
+
+/// A promise about money. A planted bug must break its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Law {
+    /// Debits are credits, in each posting.
+    Balanced,
+    /// What the buyer pays is what the seller and the marketplace get, by the rate of the quote.
+    Shared,
+    /// No credit without money that the rail itself shows: ours, and so much.
+    Verified,
+    /// One proof, one payment.
+    OneProof,
+    /// All money that was verified stands in an account, and in the one that the state says.
+    Accounted,
+    /// It costs what was promised.
+    PriceKept,
+    /// At most one completed call a payment.
+    OneCompletion,
+    /// The seller handled what was completed.
+    Handled,
+    /// The seller is called under a claim, by its owner.
+    ClaimBeforeCall,
+    /// The seller is called once an attempt.
+    CalledOnce,
+    /// A payment's seller is not called by two at once.
+    Alone,
+    /// A completed call never calls again.
+    ReplayNeverCalls,
+    /// Postings, evidence and ended attempts only grow, and a quote never changes.
+    AppendOnly,
+    /// Nothing that was acknowledged is lost.
+    Durable,
+    /// The answer is the one that the seller gave to this payment.
+    OwnAnswer,
+    /// A payment buys for its buyer, its listing and its body alone.
+    Binding,
+    /// A payment fails only when the rail says no.
+    FailedByRail,
+    /// What a refusal says of the money is so.
+    Truthful,
+    /// Whatever can finish finishes; what waits has a reason.
+    Finishes,
+    /// What parties are shown is what was written.
+    Shown,
+    /// Nobody who takes part dies of a fault.
+    NoPanic,
+}
+
+impl Truth {
+    /// Holds a payment, as it is kept now, against all that is true.
+    pub fn look(&self, payment: &Arc<Payment>) {
+        let name = self.name(payment.quote.id);
+        let Some(before) = self.remember(payment) else { return };
+        let progress = &payment.progress;
+        self.note(format!(
+            "{name} is {} v{} attempts {} postings {}",
+            shown(Some(progress.state)),
+            progress.version,
+            progress.attempts.len(),
+            progress.postings.len()
+        ));
+        self.meet(payment);
+        if let Some(before) = before {
+            self.only_grows(&name, &before, payment);
+        }
+        if self.promised(payment.quote.id).is_some_and(|promised| promised != payment.quote.price) {
+            self.breaks(Law::PriceKept, format!("{name} costs another price than was promised"));
+        }
+        self.completes_once(&name, payment);
+        self.is_backed(&name, payment);
+        self.balances(&name, payment);
+    }
+
+    fn only_grows(&self, name: &str, before: &Payment, after: &Payment) {
+        let (old, new) = (&before.progress, &after.progress);
+        let ended = |progress: &Progress| -> Vec<Attempt> {
+            progress.attempts.iter().filter(|attempt| attempt.end.is_some()).cloned().collect()
+        };
+        let grows = new.postings.starts_with(&old.postings)
+            && new.evidence.starts_with(&old.evidence)
+            && ended(new).starts_with(&ended(old))
+            && new.version >= old.version
+            && before.quote == after.quote;
+        if !grows {
+            self.breaks(Law::AppendOnly, format!("{name} lost or changed what was written"));
+        }
+        if old.state == PaymentState::Completed && new.state != PaymentState::Completed {
+            self.breaks(Law::AppendOnly, format!("{name} is no longer completed"));
+        }
+    }
+
+    fn completes_once(&self, name: &str, payment: &Payment) {
+        let progress = &payment.progress;
+        let postings = progress.postings.iter().filter(|posting| posting.kind() == PostingKind::Completed).count();
+        let attempts = ended_as(payment, AttemptStatus::Completed);
+        let is_completed = progress.state == PaymentState::Completed;
+        // What costs nothing moves nothing.
+        let due = usize::from(is_completed && payment.quote.price > Micros::ZERO);
+        if postings != due || attempts != usize::from(is_completed) {
+            let state = progress.state.name();
+            self.breaks(Law::OneCompletion, format!("{name} completed {attempts} times, paid {postings}, as {state}"));
+        }
+        if is_completed && self.handled(payment).is_none() {
+            self.breaks(Law::Handled, format!("{name} is completed and its seller handled nothing"));
+        }
+        let open = progress.attempts.iter().filter(|attempt| attempt.end.is_none()).count();
+        if open != usize::from(matches!(progress.state, PaymentState::Claimed(_))) {
+            let state = progress.state.name();
+            self.breaks(Law::ClaimBeforeCall, format!("{name} has {open} open attempts as {state}"));
+        }
+    }
+
+    fn is_backed(&self, name: &str, payment: &Payment) {
+        if payment.quote.rail == Rail::Free {
+            return;
+        }
+        let paid = self.paid(payment.quote.id).filter(|paid| paid.recipient == US && is_success(paid));
+        let evidence = &payment.progress.evidence;
+        let is_true = evidence.iter().all(|evidence| {
+            paid.as_ref().is_some_and(|paid| paid.reference == evidence.reference && evidence.rail == Rail::Sandbox)
+        });
+        let claimed: i64 = evidence.iter().map(|evidence| evidence.amount.0).sum();
+        let there = paid.as_ref().map_or(0, |paid| paid.amount.0);
+        if !is_true || claimed > there {
+            self.breaks(Law::Verified, format!("{name} has {claimed}, and the rail has {there} for it"));
+        } else if !evidence.is_empty() && claimed < there {
+            self.breaks(Law::Accounted, format!("{name} has {claimed} of the {there} that came"));
+        }
+        if evidence.iter().any(|evidence| self.is_money_of_another(payment.quote.id, &evidence.reference)) {
+            self.breaks(Law::OneProof, format!("{name} was paid by money of another payment"));
+        }
+        if payment.progress.state == PaymentState::Failed && paid.is_some() {
+            self.breaks(Law::FailedByRail, format!("{name} failed and the rail did not say no"));
+        }
+    }
+
+    fn balances(&self, name: &str, payment: &Payment) {
+        let mut sums: BTreeMap<Account, i64> = BTreeMap::new();
+        for posting in &payment.progress.postings {
+            let mut sum = 0;
+            for entry in posting.entries() {
+                let signed = if entry.direction == Direction::Credit { entry.amount.0 } else { -entry.amount.0 };
+                sum += signed;
+                *sums.entry(entry.account).or_default() += signed;
+            }
+            if sum != 0 {
+                self.breaks(Law::Balanced, format!("{name} has a posting off by {sum}"));
+            }
+        }
+        let sum = |account| sums.get(&account).copied().unwrap_or_default();
+        let (quote, places) = (&payment.quote, Places::of(payment));
+        let split = quote.split();
+        let (seller, fee) = if places.done > 0 { (split.seller.0, split.fee.0) } else { (0, 0) };
+        let is_shared = split.seller.0 + split.fee.0 == quote.price.0
+            && sum(Account::Seller(quote.seller)) == seller
+            && sum(Account::Marketplace) == fee;
+        if !is_shared {
+            self.breaks(Law::Shared, format!("{name} is not shared by its rate"));
+        }
+        let is_accounted = sum(Account::Rail(quote.rail)) == -places.came
+            && sum(Account::Suspense(quote.id)) == places.held
+            && sum(Account::Owed(quote.buyer)) == places.owed;
+        if !is_accounted {
+            self.breaks(Law::Accounted, format!("{name} postings do not tell where its money is"));
+        }
+    }
+}
+
+/// Where a payment's money must be, by its evidence and its state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Places {
+    pub came: i64,
+    pub held: i64,
+    pub done: i64,
+    pub owed: i64,
+}
+
+impl Places {
+    pub fn of(payment: &Payment) -> Self {
+        let price = payment.quote.price.0;
+        let came = payment.progress.evidence.iter().map(|evidence| evidence.amount.0).sum();
+        let state = payment.progress.state;
+        let held = if matches!(state, PaymentState::Settled | PaymentState::Claimed(_)) { price } else { 0 };
+        let done = if state == PaymentState::Completed { price } else { 0 };
+        Self { came, held, done, owed: came - held - done }
+    }
+}
+
+pub fn is_success(paid: &SandboxPayment) -> bool {
+    paid.outcome == SandboxOutcome::Success
+}
+
+pub fn ended_as(payment: &Payment, status: AttemptStatus) -> usize {
+    let is = |attempt: &&Attempt| attempt.end.as_ref().is_some_and(|end| end.status == status);
+    payment.progress.attempts.iter().filter(is).count()
+}
