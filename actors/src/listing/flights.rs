@@ -5,11 +5,23 @@ use std::sync::Arc;
 
 use dashmap::{DashMap, Entry};
 use storage::model::PaymentId;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
-    open: DashMap<PaymentId, Arc<watch::Sender<()>>>,
+    open: DashMap<PaymentId, Arc<Semaphore>>,
+}
+
+/// The end of somebody else's flight.
+#[derive(Debug)]
+pub(crate) struct Landing(Arc<Semaphore>);
+
+impl Landing {
+    /// Waits for it; those who wait go on in the order in which they came.
+    pub(crate) async fn wait(&self) {
+        // There is never a permit: it ends when the flight closes it.
+        drop(self.0.acquire().await);
+    }
 }
 
 /// The right to work on a payment on this node; dropping it wakes all who wait.
@@ -21,11 +33,11 @@ pub(crate) struct Flight {
 
 impl Flights {
     /// Takes the flight, or what to wait on until it ends.
-    pub(crate) fn take(self: &Arc<Self>, payment: PaymentId) -> Result<Flight, watch::Receiver<()>> {
+    pub(crate) fn take(self: &Arc<Self>, payment: PaymentId) -> Result<Flight, Landing> {
         match self.open.entry(payment) {
-            Entry::Occupied(open) => Err(open.get().subscribe()),
+            Entry::Occupied(open) => Err(Landing(open.get().clone())),
             Entry::Vacant(free) => {
-                free.insert(Arc::new(watch::Sender::new(())));
+                free.insert(Arc::new(Semaphore::new(0)));
                 Ok(Flight { flights: self.clone(), payment })
             }
         }
@@ -38,7 +50,8 @@ impl Flights {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        // Dropping the sender ends every receiver's wait.
-        self.flights.open.remove(&self.payment);
+        if let Some((_, open)) = self.flights.open.remove(&self.payment) {
+            open.close();
+        }
     }
 }

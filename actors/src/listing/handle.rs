@@ -135,10 +135,9 @@ impl ListingHandle {
             }
             match flight {
                 Ok(flight) => return self.check_rail(ask, signed, payment, flight).await,
-                Err(mut over) => {
+                Err(landing) => {
                     let deadline = began + self.patience(ask, payment.progress.state);
-                    let waited = tokio::time::timeout_at(deadline, async { while over.changed().await.is_ok() {} });
-                    if waited.await.is_err() {
+                    if tokio::time::timeout_at(deadline, landing.wait()).await.is_err() {
                         return self.still_busy(id).await;
                     }
                 }
@@ -307,13 +306,17 @@ impl ListingHandle {
     /// the call cannot run now; when the listing is gone for good it becomes the buyer's again.
     ///
     /// # Errors
-    /// As the gate says, with the payment's state; `PaymentClosed` when the listing is no longer active.
+    /// As the gate says, with the payment's state; `PaymentClosed` when the listing is no longer active,
+    /// `PaymentInProgress` when another node is calling its seller all the same.
     pub async fn admit_paid(&self, ready: &ReadyPayment) -> Result<Permit, Refusal> {
         if self.terms.listing.status != ListingStatus::Active {
             ready.record().await?;
-            ready.owe().await?;
+            let state = ready.owe().await?;
+            if state != PaymentState::Owed {
+                return Err(in_progress(state));
+            }
             self.world.meters.payment(ready.payment().quote.rail, PaymentMet::Owed);
-            return Err(Refusal::from(Code::PaymentClosed).payment_state(PaymentState::Owed));
+            return Err(Refusal::from(Code::PaymentClosed).payment_state(state));
         }
         let now = self.world.clock.now();
         match self.gate.admit(self.terms.clone(), ready.payment().quote.buyer, now).await {

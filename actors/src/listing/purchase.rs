@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use storage::{
     ClaimRequest, SettleOutcome, StepOutcome, StoreError, StoreResult,
-    model::{AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Payment, PaymentId, PaymentState},
+    model::{AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Owner, Payment, PaymentId, PaymentState},
 };
 
 use super::{
@@ -75,13 +75,17 @@ impl ReadyPayment {
         }
     }
 
-    /// Makes settled money the buyer's again: the call can never run.
+    /// Makes settled money the buyer's again: the call can never run. Returns what the payment is then: a call that
+    /// another node has begun goes on.
     ///
     /// # Errors
-    /// `StoreUnavailable`.
-    pub(crate) async fn owe(&self) -> Result<(), Refusal> {
-        self.world.store.payment_owe(self.payment.quote.id).await?;
-        Ok(())
+    /// `PaymentNotFound`, `StoreUnavailable`.
+    pub(crate) async fn owe(&self) -> Result<PaymentState, Refusal> {
+        self.release_orphan(self.world.store.owner()).await?;
+        match self.world.store.payment_owe(self.payment.quote.id).await? {
+            StepOutcome::Step(_, payment) => Ok(payment.progress.state),
+            StepOutcome::NotFound => Err(Code::PaymentNotFound.into()),
+        }
     }
 
     /// Row 12: records the money and takes the right to call the seller, in one durable step. Demands the permit, so
@@ -122,17 +126,22 @@ impl ReadyPayment {
                 SettleOutcome::NotFound => Err(StepFault::Refused(Code::PaymentNotFound.into())),
             };
         }
-        // This request holds the flight, so a claim of this node's present life is nobody's: its request died.
-        if let PaymentState::Claimed(orphan) = self.payment.progress.state
-            && orphan.owner == request.owner
-        {
-            let facts = CallFacts::interrupted();
-            self.world.store.payment_release(id, orphan, AttemptStatus::Interrupted, facts).await?;
-        }
+        self.release_orphan(request.owner).await?;
         match self.world.store.payment_claim(id, request).await? {
             StepOutcome::Step(claimed, payment) => Ok((claimed, payment)),
             StepOutcome::NotFound => Err(StepFault::Refused(Code::PaymentNotFound.into())),
         }
+    }
+
+    /// This request holds the flight, so a claim of this node's present life is nobody's: its request died.
+    async fn release_orphan(&self, us: Owner) -> StoreResult<()> {
+        if let PaymentState::Claimed(orphan) = self.payment.progress.state
+            && orphan.owner == us
+        {
+            let (id, facts) = (self.payment.quote.id, CallFacts::interrupted());
+            self.world.store.payment_release(id, orphan, AttemptStatus::Interrupted, facts).await?;
+        }
+        Ok(())
     }
 
     /// The store did not confirm: reads again until it can tell. This request holds the flight, so a claim of this

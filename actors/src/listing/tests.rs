@@ -391,3 +391,46 @@ async fn expired_quotes_and_rested_buyers_are_let_go() {
     let rates = &terms.endpoint.as_ref().expect("an endpoint").rates;
     assert_eq!(rates.per_buyer.as_ref().expect("a rate").len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_is_said_to_be_owed_only_when_it_is() {
+    let bench = Bench::new("");
+    let id = bench.listing(1_000).await;
+    let (handle, caller) = (bench.handle(id).await, bench.caller());
+    let store = &bench.world.store;
+    let mut payments = Vec::new();
+    // Two calls are under way: another node's, and one of this life whose request died.
+    for (body, owner) in [(1, Owner { node: 7, epoch: 1 }), (2, store.owner())] {
+        let payment = bench.quote(&handle, &caller, body).await;
+        let evidence = Evidence {
+            proof_key: format!("money {body}"),
+            rail: Rail::Sandbox,
+            reference: String::new(),
+            amount: Micros(1_000),
+            recorded_at: bench.now(),
+        };
+        let claim = storage::ClaimRequest { owner, request_bytes: 2 };
+        store.payment_settle(payment, evidence, Some(claim)).await.expect("claimed");
+        payments.push((body, payment));
+    }
+    let mut listing = store.listing_get(id).await.expect("read").expect("there").listing;
+    listing.status = ListingStatus::Suspended;
+    store.listing_update(listing, None).await.expect("suspended");
+    bench.directory.changed(id).await;
+
+    let mut told = Vec::new();
+    for (body, payment) in payments {
+        let handle = bench.handle(id).await;
+        let text = payment.to_string();
+        let ask = Ask { payment_id: Some(&text), ..ask_for(&caller, body) };
+        let Ok(PaymentFound::Settled(ready)) = handle.payment(&ask).await else { panic!("it is settled") };
+        let refusal = handle.admit_paid(&ready).await.err().expect("the listing is closed");
+        let kept = store.payment_get(payment).await.expect("read").expect("there");
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body("")).expect("JSON");
+        let said = body["error"]["details"]["payment_state"].as_str().map(str::to_string);
+        told.push((refusal.code(), said, kept.progress.state.name()));
+    }
+    let under_way = (Code::PaymentInProgress, Some("claimed".into()), "claimed");
+    let given_back = (Code::PaymentClosed, Some("owed".into()), "owed");
+    assert_eq!(told, [under_way, given_back]);
+}

@@ -64,6 +64,14 @@ const SITUATIONS: [&str; 29] = [
     "waits: nobody has paid",
 ];
 
+#[test]
+fn debug_dump() {
+    let seed = std::env::var("SEED").unwrap().parse().unwrap();
+    let (one, other) = (run(seed, None), run(seed, None));
+    let differs = one.log.iter().zip(&other.log).position(|(one, other)| one != other);
+    println!("{differs:?}\n{}\n-----\n{}", one.log.join("\n"), other.log.join("\n"));
+}
+
 fn kept() -> Vec<u64> {
     KEPT.lines().filter_map(|line| line.split('#').next()?.trim().parse().ok()).collect()
 }
