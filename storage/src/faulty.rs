@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     error::{StoreError, StoreResult},
@@ -67,6 +67,10 @@ pub struct Odds {
     pub delay_max_ms: u64,
     /// The process dies over this write, counted from 1: it happened in every second case. 0: never.
     pub crash_at: u64,
+    /// From this write on, counted from 1, no step is taken for a while. 0: never.
+    pub outage_at: u64,
+    /// How long that lasts, milliseconds.
+    pub outage_ms: u64,
 }
 
 /// What went wrong so far.
@@ -80,6 +84,8 @@ pub struct Faults {
     pub lost_unwritten: u64,
     /// Waits before or behind a step.
     pub delayed: u64,
+    /// Steps that came while none was taken.
+    pub out: u64,
     /// The process died over a write that happened, or over one that did not.
     pub died: Option<bool>,
 }
@@ -112,6 +118,7 @@ pub struct Faulty {
     is_dead: AtomicBool,
     death: Notify,
     faults: Mutex<Faults>,
+    out_until: Mutex<Option<Instant>>,
 }
 
 impl Faulty {
@@ -125,8 +132,8 @@ impl Faulty {
         odds: Odds,
     ) -> Self {
         let (dice, writes, is_dead) = (Dice::new(seed), AtomicU64::new(0), AtomicBool::new(false));
-        let (death, faults) = (Notify::new(), Mutex::default());
-        Self { base, payments, rail, dice, odds, writes, is_dead, death, faults }
+        let (death, faults, out_until) = (Notify::new(), Mutex::default(), Mutex::default());
+        Self { base, payments, rail, dice, odds, writes, is_dead, death, faults, out_until }
     }
 
     /// Waits until the process is to die. Every later step is `Unavailable`; whoever starts it again does so over what
@@ -144,8 +151,13 @@ impl Faulty {
 
     fn fate(&self, kind: Kind) -> Fate {
         let happens = self.dice.chance(500);
-        if kind == Kind::Write && self.writes.fetch_add(1, Ordering::Relaxed) + 1 == self.odds.crash_at {
+        let write = if kind == Kind::Write { self.writes.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        if write > 0 && write == self.odds.crash_at {
             return Fate::Crash { happens };
+        }
+        if self.is_out(write) {
+            self.faults.lock().out += 1;
+            return Fate::Unavailable;
         }
         let drawn = self.dice.below(1_000);
         if drawn < self.odds.unavailable {
@@ -155,6 +167,14 @@ impl Faulty {
         } else {
             Fate::Well
         }
+    }
+
+    fn is_out(&self, write: u64) -> bool {
+        let (mut until, now) = (self.out_until.lock(), Instant::now());
+        if write > 0 && write == self.odds.outage_at {
+            *until = Some(now + Duration::from_millis(self.odds.outage_ms));
+        }
+        until.is_some_and(|until| now < until)
     }
 
     async fn pause(&self) {

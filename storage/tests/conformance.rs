@@ -161,3 +161,4 @@ macro_rules! conformance {
 }
 
 conformance!(embedded, crate::support::Bench::embedded());
+conformance!(faultless, crate::support::Bench::faultless());

@@ -6,7 +6,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use storage::{
     ClaimRequest, SettleOutcome, StepOutcome, StoreError, StoreResult,
-    model::{AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Owner, Payment, PaymentId, PaymentState},
+    model::{
+        AttemptStatus, CallFacts, Claim, Claimed, Ended, Evidence, KeptResult, Owner, Payment, PaymentId, PaymentState,
+    },
 };
 
 use super::{

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actors::{
-    listing::{Ask, ClaimFound, ListingHandle, PaymentFound},
+    listing::{Ask, ClaimFound, ListingHandle, PaymentFound, not_kept},
     refusal::Refusal,
 };
 use serde_json::Value;
@@ -11,10 +11,13 @@ use storage::model::*;
 
 use super::{
     laws::Law,
-    sellers::forward,
+    sellers::{forward, forward_again},
     truth::{US, shown},
     world::{Buyer, FREE, Life, Purchase, Wish},
 };
+
+/// Pieces of a large answer.
+pub const PIECES: u32 = 2;
 
 /// What a buyer was told.
 pub enum Told {
@@ -96,7 +99,7 @@ fn refused(life: &Life, purchase: &Purchase, asked: Option<PaymentId>, refusal: 
         is_true(life, id, refusal);
     }
     // A payment that is closed buys nothing any more.
-    *purchase.is_over.lock() |= code == "PaymentClosed";
+    *purchase.is_over.lock() |= code == "PaymentClosed" || code == "ResultNotKept";
 }
 
 /// What a refusal says of the money was so, and can only have gone forward since.
@@ -193,7 +196,12 @@ pub async fn call(life: &Life, wish: &Wish, payment: Option<PaymentId>) -> Resul
     };
     match found {
         PaymentFound::Replay(payment) => replay(life, &payment).await,
-        PaymentFound::Pending(..) | PaymentFound::Unkept(_) => Ok(Told::Later),
+        PaymentFound::Pending(..) => Ok(Told::Later),
+        PaymentFound::Unkept(payment) => {
+            let permit = listing.admit_again(&payment).await?;
+            let right = listing.resend(&permit, &payment).await?;
+            forward_again(life, permit, right).await
+        }
         PaymentFound::None if wish.listing == FREE => call_free(life, &listing, &ask).await,
         PaymentFound::None => offered(listing.offer(&ask).await),
         PaymentFound::Settled(ready) => {
@@ -227,17 +235,22 @@ fn offered(refusal: Refusal) -> Result<Told, Refusal> {
     }
 }
 
+/// Row 7 for a completed call. An answer that was not kept and was had again is no more.
 async fn replay(life: &Life, payment: &Payment) -> Result<Told, Refusal> {
     let (truth, id) = (life.truth(), payment.quote.id);
-    match life.payments().result_read(payment, 0).await? {
-        Some(answer) => {
-            truth.met("replayed");
-            Ok(Told::Answer(id, answer.to_vec()))
-        }
-        // Kept for three days: the clock of a history does not go so far.
-        None => {
-            truth.breaks(Law::Durable, format!("{} lost its answer", truth.name(id)));
-            Ok(Told::Later)
-        }
+    if payment.progress.result.as_ref().is_some_and(|result| result.place == ResultPlace::Resent) {
+        return Err(not_kept(payment));
     }
+    let mut answer = Vec::new();
+    for n in 0..PIECES {
+        let Some(piece) = life.payments().result_read(payment, n).await? else { break };
+        answer.extend_from_slice(&piece);
+    }
+    if answer.is_empty() {
+        // Kept for three days: the clock of a history does not go so far.
+        truth.breaks(Law::Durable, format!("{} lost its answer", truth.name(id)));
+        return Ok(Told::Later);
+    }
+    truth.met("replayed");
+    Ok(Told::Answer(id, answer))
 }

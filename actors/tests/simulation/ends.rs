@@ -149,11 +149,9 @@ fn is_shown(life: &Life) {
         *rows += attempts;
     }
     for (party, (wanted, rows)) in parties {
-        let sums = at_once(base.sums_get(party)).expect("sums");
-        let shown = at_once(base.gateway_request_list(party, &HistoryFilter::default(), None, 10_000)).expect("rows");
-        if sums != wanted || shown.rows.len() != rows {
-            let found = shown.rows.len();
-            truth.breaks(Law::Shown, format!("a party is shown {found} of {rows} rows, {sums:?} for {wanted:?}"));
+        let (sums, shown) = life.watched.shown(party);
+        if (sums, shown) != (wanted, rows) {
+            truth.breaks(Law::Shown, format!("a party is shown {shown} of {rows} rows, {sums:?} for {wanted:?}"));
         }
     }
 }

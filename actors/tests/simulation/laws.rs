@@ -6,9 +6,19 @@ use storage::model::*;
 
 use super::truth::{Truth, US, shown};
 
-/// A promise about money. A planted bug must break its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Law {
+macro_rules! laws {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A promise about money. A planted bug must break its own.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Law { $($(#[$doc])* $name),* }
+
+        impl Law {
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+laws! {
     /// Debits are credits, in each posting.
     Balanced,
     /// What the buyer pays is what the seller and the marketplace get, by the rate of the quote.

@@ -73,6 +73,12 @@ mutants! {
     AnswersAnybody => Binding,
     /// Money is said to be owed, and nothing is written.
     OwedInWords => Truthful,
+    /// A claim is acknowledged and not written.
+    ClaimedInWords => ClaimBeforeCall,
+    /// The one repetition of a call can be taken again.
+    ResendsAgain => CalledOnce,
+    /// A party is not shown its last row.
+    RowForgotten => Shown,
 }
 
 /// How long a planted bug lets claims stand, by the clock on the wall.
@@ -129,6 +135,14 @@ impl Watched {
             _ => return found,
         }
         Arc::new(payment)
+    }
+
+    /// What a party is shown: its sums, and how many attempts of calls.
+    pub fn shown(&self, party: ProfileId) -> (Sums, usize) {
+        let sums = at_once(self.base.sums_get(party)).expect("sums");
+        let rows =
+            at_once(self.base.gateway_request_list(party, &HistoryFilter::default(), None, 10_000)).expect("rows");
+        (sums, rows.rows.len() - usize::from(self.is(Mutant::RowForgotten)))
     }
 
     fn look(&self, id: PaymentId) {
@@ -244,6 +258,10 @@ impl PaymentStore for Watched {
             (Some(Mutant::ForgetsEpoch), Some(payment), Some(PaymentState::Claimed(claim))) => {
                 return Ok(StepOutcome::Step(Claimed::Held(claim), payment));
             }
+            (Some(Mutant::ClaimedInWords), Some(payment), Some(PaymentState::Settled)) => {
+                let attempt = u32::try_from(payment.progress.attempts.len()).unwrap_or(u32::MAX) + 1;
+                return Ok(StepOutcome::Step(Claimed::Won(Claim { owner: request.owner, attempt }), payment));
+            }
             (Some(Mutant::ReleasesOthers), _, Some(PaymentState::Claimed(claim))) => self.take_away(id, claim).await?,
             (Some(Mutant::LapsesByClock), Some(payment), Some(PaymentState::Claimed(claim))) => {
                 let since = payment.progress.attempts.last().map(|attempt| attempt.started_at);
@@ -305,7 +323,9 @@ impl PaymentStore for Watched {
         if self.is(Mutant::OwedInWords)
             && let Some(payment) = self.kept(id)
         {
-            return Ok(StepOutcome::Step(true, payment));
+            let mut payment = (*payment).clone();
+            payment.progress.state = PaymentState::Owed;
+            return Ok(StepOutcome::Step(true, Arc::new(payment)));
         }
         let found = self.base.payment_owe(id).await?;
         self.look(id);
@@ -337,11 +357,18 @@ impl PaymentStore for Watched {
     }
 
     async fn result_resend(&self, id: PaymentId) -> StoreResult<StepOutcome<bool>> {
-        self.base.result_resend(id).await
+        let found = self.base.result_resend(id).await?;
+        self.look(id);
+        match found {
+            StepOutcome::Step(_, payment) if self.is(Mutant::ResendsAgain) => Ok(StepOutcome::Step(true, payment)),
+            found => Ok(found),
+        }
     }
 
     async fn result_resend_return(&self, id: PaymentId) -> StoreResult<StepOutcome<bool>> {
-        self.base.result_resend_return(id).await
+        let found = self.base.result_resend_return(id).await?;
+        self.look(id);
+        Ok(found)
     }
 
     fn results_room(&self) -> ResultsRoom {
@@ -350,7 +377,7 @@ impl PaymentStore for Watched {
 
     async fn result_read(&self, payment: &Payment, n: u32) -> StoreResult<Option<Bytes>> {
         let found = self.base.result_read(payment, n).await?;
-        if !self.is(Mutant::AnothersAnswer) {
+        if !self.is(Mutant::AnothersAnswer) || n > 0 {
             return Ok(found);
         }
         let mut first = self.first_answer.lock();

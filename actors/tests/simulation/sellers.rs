@@ -4,9 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use actors::{
-    listing::{KeptAnswer, PaymentClaim, Permit},
+    listing::{Entitlement, KeptAnswer, PaymentClaim, Permit, Resend},
     outcome::{Failure, Verdict, verdict},
-    refusal::Refusal,
+    refusal::{Refusal, SellerCalled},
     seller::SellerFault,
 };
 use bytes::Bytes;
@@ -77,9 +77,14 @@ pub async fn forward(life: &Life, mut permit: Permit, claim: PaymentClaim) -> Re
     match seller(life, id, Claim { owner: life.owner, attempt }).await {
         Ok(answer) => {
             permit.record(now, false);
-            let result = result_of(&answer, now.plus(life.world.config.payments.result_ttl));
-            let held = Some(Bytes::from(answer.clone()));
-            claim.complete(CallFacts::default(), KeptAnswer { result, held }).await?;
+            let Some(kept) = keep(life, &claim, &answer).await else {
+                claim.release(CallFacts::default()).await?;
+                return Ok(Told::Later);
+            };
+            if let Err(refusal) = claim.complete(CallFacts::default(), kept).await {
+                life.truth().met("an outcome had to wait for the store");
+                return Err(refusal);
+            }
             life.is_kept(id, &answer);
             Ok(Told::Answer(id, answer))
         }
@@ -89,6 +94,41 @@ pub async fn forward(life: &Life, mut permit: Permit, claim: PaymentClaim) -> Re
             Err(failure.refusal())
         }
     }
+}
+
+/// What is kept of an answer: small ones with the outcome, larger ones in pieces before it, the largest not at all.
+/// `None`: a piece was not written, and what the buyer has got of it breaks off.
+async fn keep(life: &Life, claim: &PaymentClaim, answer: &[u8]) -> Option<KeptAnswer> {
+    let mut result = result_of(answer, life.world.clock.now().plus(life.world.config.payments.result_ttl));
+    let mut held = None;
+    match life.truth().dice.below(10) {
+        0..7 => held = Some(Bytes::copy_from_slice(answer)),
+        7 | 8 => {
+            result.place = ResultPlace::Chunks;
+            let pieces = answer.chunks(answer.len().div_ceil(usize::try_from(PIECES).ok()?));
+            for (n, piece) in (0..).zip(pieces) {
+                claim.append(n, Bytes::copy_from_slice(piece)).await.ok()?;
+            }
+            claim.seal().await.ok()?;
+        }
+        _ => result.place = ResultPlace::NotKept,
+    }
+    Some(KeptAnswer { result, held })
+}
+
+/// The one repetition of a call whose answer was not kept: what the seller says now, nobody keeps.
+pub async fn forward_again(life: &Life, permit: Permit, right: Resend) -> Result<Told, Refusal> {
+    let right = Entitlement::Again(right);
+    let id = right.payment().expect("of a payment").quote.id;
+    if !life.is_last && life.truth().dice.chance(200) {
+        // Not a byte has reached the seller.
+        right.release(CallFacts::default(), SellerCalled::No).await?;
+        return Err(Failure::from(SellerFault::Unreachable).refusal());
+    }
+    life.truth().seller_is_asked_again(id, life.kept(id).as_deref());
+    life.pause(300).await;
+    drop(permit);
+    Ok(Told::Later)
 }
 
 /// Another node on the same store: it claims what it finds, and calls as we do.

@@ -20,6 +20,8 @@ use super::{
 };
 
 pub const US: &str = "sandbox:settlement";
+/// More than any history comes to.
+const EVENTS_MAX: usize = 20_000;
 /// The second node on the same store.
 pub const OTHER: Owner = Owner { node: 7, epoch: 1 };
 
@@ -46,6 +48,7 @@ struct State {
     answered: BTreeMap<PaymentId, Vec<u8>>,
     called: BTreeMap<(PaymentId, u32), u32>,
     running: BTreeMap<PaymentId, u32>,
+    resent: BTreeMap<PaymentId, u32>,
     handled: BTreeMap<(PaymentId, u32), Vec<u8>>,
     broken: Option<(Law, String)>,
 }
@@ -86,7 +89,9 @@ impl Truth {
 
     pub fn note(&self, event: String) {
         let at = self.time.load(Ordering::Relaxed).wrapping_sub(BEGIN).cast_signed();
-        self.state.lock().log.push(format!("{at:>8} {event}"));
+        let mut state = self.state.lock();
+        assert!(state.log.len() < EVENTS_MAX, "a history without an end");
+        state.log.push(format!("{at:>8} {event}"));
     }
 
     /// A situation that histories must come to, else they show nothing.
@@ -132,6 +137,11 @@ impl Truth {
             PaymentState::Owed if progress.attempts.len() >= 10 => self.met("owed after the last attempt"),
             PaymentState::Owed => self.met("owed because its listing closed"),
             PaymentState::Settled if progress.attempts.is_empty() => self.met("settled without a claim"),
+            _ => {}
+        }
+        match progress.result.as_ref().map(|result| result.place) {
+            Some(ResultPlace::Chunks) => self.met("a large answer completed"),
+            Some(ResultPlace::NotKept) => self.met("an answer was not kept"),
             _ => {}
         }
         if ended_as(payment, AttemptStatus::Interrupted) > 0 {
@@ -226,6 +236,26 @@ impl Truth {
         }
         if others > 0 {
             self.breaks(Law::Alone, format!("{name} called its seller while another call ran"));
+        }
+    }
+
+    /// Once more for an answer that was not kept, uncharged.
+    pub fn seller_is_asked_again(&self, id: PaymentId, kept: Option<&Payment>) {
+        let name = self.name(id);
+        self.note(format!("{name} asks its seller again"));
+        self.met("the seller was asked again for an answer that was not kept");
+        let times = {
+            let mut state = self.state.lock();
+            let times = state.resent.entry(id).or_default();
+            *times += 1;
+            *times
+        };
+        let place = kept.and_then(|payment| payment.progress.result.as_ref()).map(|result| result.place);
+        if times > 1 {
+            self.breaks(Law::CalledOnce, format!("{name} asked its seller again, and again"));
+        }
+        if place != Some(ResultPlace::Resent) {
+            self.breaks(Law::ReplayNeverCalls, format!("{name} asked its seller again, and the answer is {place:?}"));
         }
     }
 

@@ -165,7 +165,9 @@ impl World {
             Odds { delayed: 300, delay_max_ms: 20, ..Odds::default() }
         } else {
             let crash_at = if dice.chance(700) { 1 + dice.below(90) } else { 0 };
-            Odds { unavailable: dice.below(80), unknown: dice.below(80), delayed: 400, delay_max_ms: 60, crash_at }
+            let outage_at = if dice.chance(300) { 1 + dice.below(60) } else { 0 };
+            let (unavailable, unknown, outage_ms) = (dice.below(80), dice.below(80), dice.below(12_000));
+            Odds { unavailable, unknown, delayed: 400, delay_max_ms: 60, crash_at, outage_at, outage_ms }
         };
         let trouble = if is_last { 0 } else { dice.below(300) };
         let rail = Arc::new(RailBooks { truth: self.truth.clone(), clock: self.clock.clone(), trouble });
@@ -187,12 +189,13 @@ impl World {
     }
 
     fn meet(&self, faults: Faults) {
-        let Faults { unavailable, lost_written, lost_unwritten, delayed, died } = faults;
+        let Faults { unavailable, lost_written, lost_unwritten, delayed, out, died } = faults;
         for (situation, is_met) in [
             ("a step was not taken", unavailable > 0),
             ("a write happened and nobody was told", lost_written > 0),
             ("a write did not happen and nobody was told", lost_unwritten > 0),
             ("steps changed places", delayed > 1),
+            ("the store was out", out > 0),
             ("the process died behind a write", died == Some(true)),
             ("the process died before a write", died == Some(false)),
         ] {

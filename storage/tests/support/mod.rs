@@ -14,7 +14,11 @@ use std::{
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use storage::{ClaimRequest, QuoteOpened, SettleOutcome, Store, model::*};
+use storage::{
+    ClaimRequest, QuoteOpened, SettleOutcome, Store,
+    faulty::{Faulty, Odds},
+    model::*,
+};
 
 /// Where tests begin: 2026-11-24.
 pub const BEGIN: u64 = 1_795_500_000_000;
@@ -58,6 +62,15 @@ impl Bench {
             storage::open(&config, clock).expect("the store opens")
         };
         Self { store: open(), clock, open: Box::new(open), folder }
+    }
+
+    /// The embedded backend behind the wrapper that can fail, and does not.
+    pub fn faultless() -> Self {
+        let Self { store, clock, open, folder } = Self::embedded();
+        let wrap = |base: Arc<dyn Store>| -> Arc<dyn Store> {
+            Arc::new(Faulty::new(base.clone(), base.clone(), base, 1, Odds::default()))
+        };
+        Self { store: wrap(store), clock, open: Box::new(move || wrap(open())), folder }
     }
 
     /// Ends this life of the store and begins the next.
