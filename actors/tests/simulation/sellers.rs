@@ -13,7 +13,13 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use storage::{ClaimRequest, PaymentStore, StepOutcome, faulty::at_once, model::*};
 
-use super::{buyers::Told, laws::Law, mutants::Watched, truth::OTHER, world::Life};
+use super::{
+    buyers::{PIECES, Told},
+    laws::Law,
+    mutants::Watched,
+    truth::OTHER,
+    world::Life,
+};
 
 /// The kept form of an answer.
 pub fn result_of(answer: &[u8], kept_until: UnixMillis) -> KeptResult {
