@@ -74,6 +74,10 @@ fn kept() -> Vec<u64> {
     KEPT.lines().filter_map(|line| line.split('#').next()?.trim().parse().ok()).collect()
 }
 
+fn asked_for(name: &str) -> Option<u64> {
+    std::env::var_os(name)?.to_str()?.parse().ok()
+}
+
 fn explain(seed: u64, told: &Told) -> String {
     let last = told.log.len().saturating_sub(LAST);
     format!("seed {seed}: {:?}\n  {}", told.broken, told.log[last..].join("\n  "))
@@ -99,8 +103,8 @@ fn live_all(seeds: &[u64], mutant: Option<Mutant>, enough: impl Fn(u64, &Told) -
 #[test]
 fn no_seed_breaks_the_books() {
     let count = if std::env::var_os("CROCHET_NIGHTLY").is_some() { 10_000 } else { 500 };
-    let count = std::env::var("CROCHET_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(count);
-    if let Some(seed) = std::env::var("CROCHET_SEED").ok().and_then(|text| text.parse().ok()) {
+    let count = asked_for("CROCHET_SEEDS").unwrap_or(count);
+    if let Some(seed) = asked_for("CROCHET_SEED") {
         let told = run(seed, None);
         panic!("seed {seed}: {:?}\n  {}", told.broken, told.log.join("\n  "));
     }
