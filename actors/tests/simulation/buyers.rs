@@ -173,8 +173,21 @@ fn pay(life: &Life, id: PaymentId, price: Micros) {
     truth.pay(SandboxPayment { payment: id, reference, amount, recipient, outcome, paid_at: now, settles_at });
 }
 
-/// A call, from the door to the answer, as the data plane takes it.
+/// A call; who names a payment whose money has come is not asked for more.
 pub async fn call(life: &Life, wish: &Wish, payment: Option<PaymentId>) -> Result<Told, Refusal> {
+    let truth = life.truth();
+    let paid = payment.filter(|id| truth.is_there(*id));
+    let troubles = truth.troubles();
+    let told = at_the_door(life, wish, payment).await;
+    if let (Some(id), Ok(Told::Offer(other, _)), true) = (paid, &told, troubles == truth.troubles()) {
+        let (name, other) = (truth.name(id), truth.name(*other));
+        truth.breaks(Law::AskedOnce, format!("{name} is paid, and its buyer is asked to pay {other}"));
+    }
+    told
+}
+
+/// From the door to the answer, as the data plane takes it.
+async fn at_the_door(life: &Life, wish: &Wish, payment: Option<PaymentId>) -> Result<Told, Refusal> {
     let world = &life.world;
     let Buyer { key, .. } = &world.buyers[wish.buyer];
     let caller = life.actors.keys().caller(key.as_bytes()).await?;

@@ -53,6 +53,8 @@ laws! {
     Binding,
     /// A payment fails only when the rail says no.
     FailedByRail,
+    /// Nobody is asked to pay again for a call whose money has come.
+    AskedOnce,
     /// What a refusal says of the money is so.
     Truthful,
     /// Whatever can finish finishes; what waits has a reason.

@@ -71,6 +71,8 @@ mutants! {
     AnothersAnswer => OwnAnswer,
     /// A payment is found by its id, whoever asks and for what.
     AnswersAnybody => Binding,
+    /// Nobody looks for money that comes after its quote expired.
+    LateMoneyUnseen => AskedOnce,
     /// Money is said to be owed, and nothing is written.
     OwedInWords => Truthful,
     /// A claim is acknowledged and not written.

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use storage::{SandboxStore, StoreError, StoreResult, faulty::Dice, model::*};
 
 use super::{
-    laws::{Law, ended_as},
+    laws::{Law, ended_as, is_success},
     mutants::Mutant,
     world::BEGIN,
 };
@@ -44,6 +45,7 @@ struct State {
     seen: BTreeMap<PaymentId, Arc<Payment>>,
     books: BTreeMap<PaymentId, SandboxPayment>,
     references: Vec<String>,
+    troubles: usize,
     promised: BTreeMap<PaymentId, Micros>,
     answered: BTreeMap<PaymentId, Vec<u8>>,
     called: BTreeMap<(PaymentId, u32), u32>,
@@ -196,6 +198,25 @@ impl Truth {
         self.state.lock().books.get(&id).cloned()
     }
 
+    /// How often the rail did not tell all that it knows.
+    pub fn troubles(&self) -> usize {
+        self.state.lock().troubles
+    }
+
+    /// Whether all of a payment's money came, to us, and is final for some time: whoever looks sees it.
+    pub fn is_there(&self, id: PaymentId) -> bool {
+        let (paid, seen) = (self.paid(id), self.seen(id));
+        let (Some(paid), Some(seen)) = (paid, seen) else { return false };
+        // Longer than the clock goes back.
+        let is_final = paid.settles_at.plus(Duration::from_secs(3)) <= self.now();
+        let is_ours = paid.recipient == US && is_success(&paid) && paid.amount >= seen.quote.price;
+        is_final && is_ours && !self.is_money_of_another(id, &paid.reference)
+    }
+
+    fn seen(&self, id: PaymentId) -> Option<Arc<Payment>> {
+        self.state.lock().seen.get(&id).cloned()
+    }
+
     /// The first money that came.
     pub fn any_reference(&self) -> Option<String> {
         self.state.lock().references.first().cloned()
@@ -304,6 +325,7 @@ impl SandboxStore for RailBooks {
         let truth = &self.truth;
         let paid = truth.paid(id);
         if truth.dice.chance(self.trouble) {
+            truth.state.lock().troubles += 1;
             if truth.dice.chance(500) {
                 truth.met("the rail showed less than before");
                 return Ok(None);
@@ -316,6 +338,10 @@ impl SandboxStore for RailBooks {
                 }
                 _ => Err(StoreError::Unavailable("the rail does not answer".into())),
             };
+        }
+        let expires = truth.seen(id).map(|seen| seen.quote.expires_at);
+        if truth.mutant == Some(Mutant::LateMoneyUnseen) {
+            return Ok(paid.filter(|paid| expires.is_some_and(|expires| paid.settles_at < expires)));
         }
         Ok(paid.map(|mut paid| {
             if truth.mutant == Some(Mutant::SuccessAlone) && paid.outcome == SandboxOutcome::Success {
