@@ -68,7 +68,7 @@ mutants! {
     /// Of several attempts the first is forgotten.
     HistoryRewritten => AppendOnly,
     /// A replay finds another payment's answer.
-    AnothersAnswer => OwnAnswer,
+    StrangeAnswer => OwnAnswer,
     /// A payment is found by its id, whoever asks and for what.
     AnswersAnybody => Binding,
     /// Nobody looks for money that comes after its quote expired.
@@ -379,7 +379,7 @@ impl PaymentStore for Watched {
 
     async fn result_read(&self, payment: &Payment, n: u32) -> StoreResult<Option<Bytes>> {
         let found = self.base.result_read(payment, n).await?;
-        if !self.is(Mutant::AnothersAnswer) || n > 0 {
+        if !self.is(Mutant::StrangeAnswer) || n > 0 {
             return Ok(found);
         }
         let mut first = self.first_answer.lock();
