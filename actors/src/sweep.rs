@@ -169,7 +169,9 @@ async fn read_again(world: &World, id: PaymentId) -> Result<(), Fault> {
             Err(fault) => return Err(fault),
         }
     }
-    if says_no && matches!(payment.progress.state, PaymentState::Quoted | PaymentState::Pending) {
+    // What was signed on another rail may have moved: until that is known, nobody's no ends the payment.
+    let may_fail = says_no && matches!(payment.progress.state, PaymentState::Quoted | PaymentState::Pending);
+    if may_fail && world.store.payment_intent(id).await?.is_none() {
         world.store.payment_fail(id).await?;
         world.meters.payment(payment.quote.rail, PaymentMet::Failed);
     }

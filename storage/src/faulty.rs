@@ -305,6 +305,9 @@ forward! {
         Read quote_find(quote: &QuoteIdentity) -> Option<Arc<Payment>>;
         Read payment_get(id: PaymentId) -> Option<Arc<Payment>>;
         Read payment_by_key(buyer: ProfileId, key: &str) -> Option<Arc<Payment>>;
+        Read payment_by_proof(proof_key: &str) -> Option<Arc<Payment>>;
+        Write payment_intend(id: PaymentId, intent: Intent) -> Intended;
+        Read payment_intent(id: PaymentId) -> Option<Intent>;
         Write payment_settle(id: PaymentId, evidence: Evidence, claim: Option<ClaimRequest>) -> SettleOutcome;
         Write payment_claim(id: PaymentId, claim: ClaimRequest) -> StepOutcome<Claimed>;
         Write payment_complete(id: PaymentId, claim: Claim, facts: CallFacts, result: KeptResult, held: Option<Bytes>) -> StepOutcome<Ended>;
@@ -318,6 +321,25 @@ forward! {
         Write result_resend_return(id: PaymentId) -> StepOutcome<bool>;
         Read result_read(payment: &Payment, n: u32) -> Option<Bytes>;
         { fn results_room(&self) -> ResultsRoom { self.payments.results_room() } }
+    }
+    MoneyStore: base {
+        Write payment_take_back(id: PaymentId, reversal: Evidence) -> TakeBackOutcome;
+        Write refund_begin(id: PaymentId) -> StepOutcome<(RefundBegun, Option<Refund>)>;
+        Write refund_sent(id: PaymentId, number: u32, reference: String) -> StepOutcome<TransferTold>;
+        Write refund_confirm(id: PaymentId, number: u32) -> StepOutcome<TransferTold>;
+        Read refund_list(id: PaymentId) -> Vec<Refund>;
+        Read books_page(after: Option<Vec<u8>>) -> BooksPage;
+    }
+    PayoutStore: base {
+        Write payout_open(seller: ProfileId, to: String) -> PayoutOpened;
+        Write payout_sent(seller: ProfileId, number: u32, reference: String) -> TransferTold;
+        Write payout_confirm(seller: ProfileId, number: u32) -> TransferTold;
+        Read payout_list(seller: ProfileId) -> Vec<Payout>;
+        Read payable_list(after: Option<ProfileId>, limit: usize) -> PayablePage;
+    }
+    WorkStore: base {
+        Read work_due(work: Work, after: Option<Vec<u8>>, until: UnixMillis, limit: usize) -> WorkPage;
+        Write work_done(work: Work, mark: Vec<u8>, put_off: Vec<(PaymentId, UnixMillis)>) -> ();
     }
     HistoryStore: base {
         Read gateway_request_list(party: ProfileId, filter: &HistoryFilter, after: Option<&Cursor>, limit: usize) -> Page<GatewayRequest>;

@@ -198,6 +198,7 @@ async fn at_the_door(life: &Life, wish: &Wish, payment: Option<PaymentId>) -> Re
         body_sha256: [wish.body; 32],
         body_bytes: 2,
         payment_id: payment.as_deref(),
+        signature: None,
         idempotency_key: wish.key.as_deref(),
         origin_currency: None,
         max_price: None,
@@ -216,7 +217,11 @@ async fn at_the_door(life: &Life, wish: &Wish, payment: Option<PaymentId>) -> Re
             forward_again(life, permit, right).await
         }
         PaymentFound::None if wish.listing == FREE => call_free(life, &listing, &ask).await,
-        PaymentFound::None => offered(listing.offer(&ask).await),
+        PaymentFound::Signed(_) => Ok(Told::Later),
+        PaymentFound::None => match listing.offer(&ask).await {
+            Ok(_) => Ok(Told::Later),
+            Err(refusal) => offered(refusal),
+        },
         PaymentFound::Settled(ready) => {
             let permit = listing.admit_paid(&ready).await?;
             match ready.settle_and_claim(&permit, 2).await? {

@@ -220,6 +220,18 @@ impl PaymentStore for Watched {
         self.base.payment_by_key(buyer, key).await
     }
 
+    async fn payment_by_proof(&self, proof_key: &str) -> StoreResult<Option<Arc<Payment>>> {
+        self.base.payment_by_proof(proof_key).await
+    }
+
+    async fn payment_intend(&self, id: PaymentId, intent: Intent) -> StoreResult<Intended> {
+        self.base.payment_intend(id, intent).await
+    }
+
+    async fn payment_intent(&self, id: PaymentId) -> StoreResult<Option<Intent>> {
+        self.base.payment_intent(id).await
+    }
+
     async fn payment_settle(
         &self,
         id: PaymentId,

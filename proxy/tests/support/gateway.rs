@@ -47,10 +47,10 @@ impl Gateway {
     fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log");
         // Figures are taken of a release build.
-        let binary = std::env::var("CROCHET_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_crochet").into());
-        let mut command = Command::new(if self.wrapper.is_empty() { &binary } else { "sh" });
+        let binary = std::env::var_os("CROCHET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_crochet").into());
+        let mut command = Command::new(if self.wrapper.is_empty() { &*binary } else { "sh".as_ref() });
         if !self.wrapper.is_empty() {
-            command.args(["-c", &self.wrapper, "sh", &binary]).env("DATA", self.directory.path().join("data"));
+            command.args(["-c", &self.wrapper, "sh"]).arg(&binary).env("DATA", self.directory.path().join("data"));
         }
         command
             .arg("serve")
