@@ -1,7 +1,7 @@
 //! `crochet admin`: what operators do by hand, and the only way to do it. On a store that nobody serves it is done here;
 //! on a running one, which has one owner, by that process, asked through the operations port.
 //!
-//! A later command is one more variant of [`order::Order`], the arm that performs it, and a subcommand here.
+//! A later command is one more variant of `order::Order`, the arm that performs it, and a subcommand here.
 
 pub(crate) mod bar;
 pub(crate) mod channel;
