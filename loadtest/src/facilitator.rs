@@ -17,7 +17,7 @@ use sha3::{Digest, Keccak256};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
-    relay::{ACCEPT_PAUSE, Answer, Fault, Request, lie, read, unix_seconds, write},
+    provider::{Answer, Fault, Request, lie, note, read, serve_all, unix_seconds, write},
     x402::{digest, signer, text},
 };
 
@@ -75,20 +75,7 @@ impl Facilitator {
     pub async fn start(address: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let facilitator = Self { address: listener.local_addr()?, books: Arc::default() };
-        let serving = facilitator.clone();
-        tokio::spawn(async move {
-            loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                };
-                let facilitator = serving.clone();
-                tokio::spawn(async move {
-                    // A broken connection is the client's to report.
-                    let _ = facilitator.serve(stream).await;
-                });
-            }
-        });
+        serve_all(listener, facilitator.clone(), |facilitator, stream| async move { facilitator.serve(stream).await });
         Ok(facilitator)
     }
 
@@ -105,7 +92,7 @@ impl Facilitator {
     async fn serve(&self, mut stream: TcpStream) -> anyhow::Result<()> {
         let mut buffer = Vec::new();
         while let Some(request) = read(&mut stream, &mut buffer).await? {
-            self.note(&request);
+            note(&mut self.books().seen, &request);
             let fault = self.books().steering.faults.get(&request.path).cloned().unwrap_or_default();
             let answer = match fault.status {
                 Some(status) => Answer { status, body: fault.body, retry_after: fault.retry_after },
@@ -119,14 +106,6 @@ impl Facilitator {
             write(&mut stream, &answer).await?;
         }
         Ok(())
-    }
-
-    /// Remembers how often a path was asked for, and what was asked last.
-    fn note(&self, request: &Request) {
-        let mut books = self.books();
-        let seen = books.seen.entry(request.path.clone()).or_insert_with(|| json!({"count": 0}));
-        let count = seen.get("count").and_then(Value::as_u64).unwrap_or(0);
-        *seen = json!({"count": count + 1, "last": request.body});
     }
 
     fn answer(&self, request: &Request) -> Answer {

@@ -23,6 +23,7 @@ pub mod outages;
 pub mod page;
 pub mod play;
 pub mod progress;
+pub mod provider;
 pub mod purchase;
 pub mod relay;
 pub mod report;

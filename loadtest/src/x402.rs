@@ -8,7 +8,7 @@ use k256::ecdsa::{RecoveryId, Signature, VerifyingKey};
 use serde_json::{Value, json};
 use sha3::{Digest, Keccak256};
 
-use crate::{relay::unix_seconds, seed::Seed, wallet::Wallet};
+use crate::{provider::unix_seconds, seed::Seed, wallet::Wallet};
 
 const TRANSFER: &str = "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 \
                         validBefore,bytes32 nonce)";

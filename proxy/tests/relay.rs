@@ -5,7 +5,7 @@
 mod support;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use loadtest::relay::{Relay, unix_seconds};
+use loadtest::{provider::unix_seconds, relay::Relay};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use support::{Agent, Gateway, Seller, agent::Answer, eventually};
