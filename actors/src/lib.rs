@@ -23,6 +23,7 @@ pub mod seller;
 mod sweep;
 pub mod vetting;
 mod view;
+pub mod wallets;
 mod world;
 
 use std::{

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use storage::{
     Store,
-    model::{ChainFamily, Clock, Evidence, Micros, OriginCurrency, Quote, Rail, UnixMillis, Wallet, WalletCapability},
+    model::{ChainFamily, Clock, Evidence, Micros, OriginCurrency, Quote, Rail, UnixMillis, WalletCapability},
     reference_key,
 };
 
@@ -34,7 +34,10 @@ use super::{
     Checked, Offered, PaymentProvider, ProviderError, RailRecord,
     client::{Answer, Client, Credential},
 };
-use crate::refusal::{Code, Refusal};
+use crate::{
+    refusal::{Code, Refusal},
+    wallets,
+};
 use route::{Chain, SETTLEMENT, Token};
 use wire::{Asked, Deposit, ErrorAnswer, Expected, QuoteAnswer, QuoteFault, RequestsAnswer, Status, StatusAnswer};
 
@@ -108,13 +111,8 @@ impl Relay {
     async fn payer(&self, quote: &Quote, chain: Chain) -> Result<String, ProviderError> {
         let wallets = self.store.wallet_list(quote.buyer).await.map_err(|_| ProviderError::Unavailable)?;
         let family = if chain.is_evm() { ChainFamily::Evm } else { ChainFamily::Solana };
-        let fits = |wallet: &&Wallet| wallet.family == family && wallet.may(WalletCapability::Payment);
-        let default = wallets.iter().filter(fits).find(|wallet| wallet.default_payment);
-        let wallet = default.or_else(|| wallets.iter().find(fits)).ok_or(ProviderError::NoWallet(family))?;
-        Ok(match family {
-            ChainFamily::Evm => format!("0x{}", hex::encode(&wallet.address)),
-            ChainFamily::Solana => bs58::encode(&wallet.address).into_string(),
-        })
+        let wallet = wallets::preferred(&wallets, WalletCapability::Payment, |wallet| wallet.family == family);
+        wallet.map(wallets::address).ok_or(ProviderError::NoWallet(family))
     }
 
     /// Waits for nobody: what the key does not allow now is not asked.

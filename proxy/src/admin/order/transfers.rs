@@ -1,6 +1,7 @@
 //! Transfers out: refunds of what buyers are owed, payouts of what sellers earned. The intent is durable before the
 //! operator's file has a row for it; a reference comes back, and then the word that the rail's own record shows it.
 
+use actors::wallets;
 use serde::{Deserialize, Serialize};
 use storage::{
     PayoutOpened, RefundBegun, StepOutcome, TransferTold,
@@ -160,9 +161,9 @@ impl Desk {
             return Ok(String::new());
         }
         let wallets = self.store.wallet_list(refund.buyer).await?;
-        let fits = |wallet: &&Wallet| wallet.family == ChainFamily::Evm && wallet.may(WalletCapability::Payment);
-        let default = wallets.iter().filter(fits).find(|wallet| wallet.default_payment);
-        Ok(default.or_else(|| wallets.iter().find(fits)).map(shown).unwrap_or_default())
+        let is_evm = |wallet: &Wallet| wallet.family == ChainFamily::Evm;
+        let wallet = wallets::preferred(&wallets, WalletCapability::Payment, is_evm);
+        Ok(wallet.map(wallets::address).unwrap_or_default())
     }
 
     async fn payout(&self, seller: ProfileId, step: &TransferStep) -> Result<Done, Failed> {
@@ -178,14 +179,12 @@ impl Desk {
 
     async fn payout_begin(&self, seller: ProfileId) -> Result<Done, Failed> {
         let wallets = self.store.wallet_list(seller).await?;
-        let fits = |wallet: &&Wallet| wallet.may(WalletCapability::Payout);
-        let default = wallets.iter().filter(fits).find(|wallet| wallet.default_payout);
-        let Some(wallet) = default.or_else(|| wallets.iter().find(fits)) else {
+        let Some(wallet) = wallets::preferred(&wallets, WalletCapability::Payout, |_| true) else {
             return Err(Failed::Bad(format!(
                 "{seller} has no active wallet that may be paid out to; ask it to link one"
             )));
         };
-        Ok(Done::Transfer(match self.store.payout_open(seller, shown(wallet)).await? {
+        Ok(Done::Transfer(match self.store.payout_open(seller, wallets::address(wallet)).await? {
             PayoutOpened::Opened(payout) | PayoutOpened::Open(payout) => Some(Transfer::of_payout(&payout)),
             PayoutOpened::NothingEarned => None,
         }))
@@ -210,13 +209,6 @@ fn answered(told: TransferTold, what: &str) -> Result<Done, Failed> {
         TransferTold::OtherReference => {
             Err(Failed::Bad(format!("the {what} went out under another reference; was it sent twice?")))
         }
-    }
-}
-
-fn shown(wallet: &Wallet) -> String {
-    match wallet.family {
-        ChainFamily::Evm => format!("0x{}", hex::encode(&wallet.address)),
-        ChainFamily::Solana => bs58::encode(&wallet.address).into_string(),
     }
 }
 
