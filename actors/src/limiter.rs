@@ -16,6 +16,7 @@ use governor::{
 use storage::model::ProfileId;
 
 use crate::{
+    bound::find_or_make,
     meters::{RateMeters, RateScope},
     refusal::{Code, Refusal},
 };
@@ -128,11 +129,8 @@ impl Limiter {
 
     /// The rate of this buyer, shared by all its keys.
     pub(crate) fn buyer(&self, profile: ProfileId) -> Arc<BuyerRate> {
-        if self.buyers.len() >= self.buyers_max {
-            crate::bound::make_room(&self.buyers, self.buyers_max);
-        }
-        let new = || Arc::new(BuyerRate { limiter: DefaultDirectRateLimiter::direct(self.buyer_quota) });
-        self.buyers.entry(profile).or_insert_with(new).clone()
+        let new = || BuyerRate { limiter: DefaultDirectRateLimiter::direct(self.buyer_quota) };
+        find_or_make(&self.buyers, profile, self.buyers_max, new)
     }
 
     /// Takes one gateway call off a buyer's rate.
@@ -162,7 +160,9 @@ impl Limiter {
     }
 
     fn take_control(&self, who: ControlSubject, kind: ControlKind) -> Result<u32, Refusal> {
-        let limiter = self.control_limiter(who, kind);
+        let ((quota, ..), _) = self.quota(kind);
+        let new = || governor::RateLimiter::direct(quota).with_middleware();
+        let limiter = find_or_make(&self.control, (who, kind), self.buyers_max, new);
         let taken = limiter.check().map(|left| left.remaining_burst_capacity());
         taken.map_err(|wait| {
             let scope = match who {
@@ -174,29 +174,13 @@ impl Limiter {
         })
     }
 
-    /// The rate of this subject. Looks before it enters: entering locks out others, and counting all entries locks each part.
-    fn control_limiter(&self, who: ControlSubject, kind: ControlKind) -> Arc<ControlLimiter> {
-        if let Some(known) = self.control.get(&(who, kind)) {
-            return known.clone();
-        }
-        if self.control.len() >= self.buyers_max {
-            crate::bound::make_room(&self.control, self.buyers_max);
-        }
-        let ((quota, ..), _) = self.quota(kind);
-        let new = || Arc::new(governor::RateLimiter::direct(quota).with_middleware());
-        self.control.entry((who, kind)).or_insert_with(new).clone()
-    }
-
     /// Takes one test of an endpoint off its owner's rates, that of a minute and that of a day.
     ///
     /// # Errors
     /// `RateLimited`, with the time to wait.
     pub fn check_endpoint_test(&self, owner: ProfileId) -> Result<(), Refusal> {
-        if self.tests.len() >= self.buyers_max {
-            crate::bound::make_room(&self.tests, self.buyers_max);
-        }
-        let new = || Arc::new(self.test_quotas.map(DefaultDirectRateLimiter::direct));
-        let rates = self.tests.entry(owner).or_insert_with(new).clone();
+        let new = || self.test_quotas.map(DefaultDirectRateLimiter::direct);
+        let rates = find_or_make(&self.tests, owner, self.buyers_max, new);
         for rate in rates.iter() {
             rate.check().map_err(|wait| self.limited(RateScope::Route, wait.wait_time_from(self.clock.now())))?;
         }

@@ -370,7 +370,9 @@ impl Gate {
     }
 
     pub(super) fn record(&self, now: UnixMillis, failed: bool, ticket: Ticket) {
-        let changed = self.circuit.lock().record(now, failed, ticket, self.jitter(now));
+        // Only a failure may open the circuit.
+        let jitter = if failed { self.jitter(now) } else { 0 };
+        let changed = self.circuit.lock().record(now, failed, ticket, jitter);
         if changed {
             let view = self.circuit(now);
             tracing::info!(listing = %self.id, circuit = view.name(), "circuit changed");

@@ -81,12 +81,8 @@ impl ListingHandle {
 
     /// The settings that this request sees, from its first look to its last.
     #[must_use]
-    pub fn terms(&self) -> &Terms {
+    pub fn terms(&self) -> &Arc<Terms> {
         &self.terms
-    }
-
-    pub(super) fn terms_of_request(&self) -> Arc<Terms> {
-        self.terms.clone()
     }
 
     /// The largest request body that the seller takes.

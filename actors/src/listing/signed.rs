@@ -134,7 +134,7 @@ impl ListingHandle {
         if self.terms().listing.status != ListingStatus::Active {
             return Err(Refusal::from(Code::ListingUnavailable).payment_state(state));
         }
-        let admitted = self.gate.admit(self.terms_of_request(), buyer, self.world.clock.now()).await;
+        let admitted = self.gate.admit(self.terms().clone(), buyer, self.world.clock.now()).await;
         admitted.map_err(|refusal| {
             let refusal = refusal.payment_state(state);
             if signed.is_new { refusal } else { refusal.next_action("retry_same_payment") }
