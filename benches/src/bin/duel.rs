@@ -27,6 +27,9 @@ struct Arguments {
     /// Our gateway, a release build. Absent: only the others are measured.
     #[arg(long, global = true)]
     crochet: Option<PathBuf>,
+    /// Our gateway as it was, a release build: what a change costs, call by call, in one run. Needs `--crochet`.
+    #[arg(long, global = true)]
+    before: Option<PathBuf>,
     /// The x402-axum rival of `peers/x402-axum`. Absent: it is left out.
     #[arg(long, global = true)]
     x402_axum: Option<PathBuf>,
@@ -78,11 +81,6 @@ fn peers(arguments: &Arguments, run: &Path, seller: &Process, rounds: usize) -> 
     if let Some(binary) = &arguments.x402_axum {
         rivals.push(("x402-axum", rivals::x402_axum(run, binary, at)?));
     }
-    let start = |name| {
-        let binary = arguments.crochet.as_ref();
-        binary.map(|binary| Crochet::start(run, name, binary, at, &arguments.settings)).transpose()
-    };
-    let gateways = [start("crochet-free")?, start("crochet-free-again")?, start("crochet-paid")?];
     let mut contestants = Vec::new();
     let mut ours = seller.family();
     for (name, rival) in &rivals {
@@ -92,25 +90,46 @@ fn peers(arguments: &Arguments, run: &Path, seller: &Process, rounds: usize) -> 
         let (address, id) = (rival.process.address, rival.process.id());
         contestants.push(Contestant::new(name, address, id, Duration::ZERO, load)?);
     }
-    if let [Some(free), Some(again), Some(paid)] = &gateways {
-        ours.extend([free, again, paid].map(Crochet::id));
-        let same = |name, gateway: &Crochet, request, status| {
-            let load = Load::Same(Repeat::new(request, status));
-            Contestant::new(name, gateway.address, gateway.id(), BEHIND, load)
-        };
-        contestants.push(same("free", free, free.free_call(), 200)?);
-        contestants.push(same("free, again", again, again.free_call(), 200)?);
-        contestants.push(same("401", free, free.bad_key(), 401)?);
-        contestants.push(same("402", free, free.quoted_call(), 402)?);
-        let (stock, mint, redeem) = paid.payments();
-        let load = Load::Paid { redeem, mint: Box::new(mint), stock, used: 0 };
-        // A paid call writes nothing behind its answer. What the engine makes of the tables later, most of it of the
-        // payments that were made ahead, is in the sustained figure.
-        contestants.push(Contestant::new("paid", paid.address, paid.id(), Duration::ZERO, load)?);
+    let start = |name, binary| Crochet::start(run, name, binary, at, &arguments.settings);
+    let mut gateways = Vec::new();
+    if let Some(binary) = &arguments.crochet {
+        let free = start("crochet-free", binary)?;
+        let again = start("crochet-free-again", binary)?;
+        let paid = start("crochet-paid", binary)?;
+        contestants.push(same("free", &free, free.free_call(), 200)?);
+        contestants.push(same("free, again", &again, again.free_call(), 200)?);
+        contestants.push(same("401", &free, free.bad_key(), 401)?);
+        contestants.push(same("402", &free, free.quoted_call(), 402)?);
+        contestants.push(bought("paid", &paid)?);
+        gateways.extend([free, again, paid]);
+        if let Some(binary) = &arguments.before {
+            let free = start("crochet-free-before", binary)?;
+            let paid = start("crochet-paid-before", binary)?;
+            contestants.push(same("free, before", &free, free.free_call(), 200)?);
+            contestants.push(same("401, before", &free, free.bad_key(), 401)?);
+            contestants.push(same("402, before", &free, free.quoted_call(), 402)?);
+            contestants.push(bought("paid, before", &paid)?);
+            gateways.extend([free, paid]);
+        }
     }
+    ours.extend(gateways.iter().map(Crochet::id));
     let foreign = contest::run(&mut contestants, &ours, rounds)?;
     let found = report::duel(&mut contestants, rounds, foreign)?;
     conclude(arguments, "duel", "./dev bench peers", &found)
+}
+
+/// A contestant that is asked the same again and again.
+fn same(name: &'static str, gateway: &Crochet, request: Vec<u8>, status: u16) -> anyhow::Result<Contestant> {
+    Contestant::new(name, gateway.address, gateway.id(), BEHIND, Load::Same(Repeat::new(request, status)))
+}
+
+/// A contestant of which calls are bought.
+fn bought(name: &'static str, gateway: &Crochet) -> anyhow::Result<Contestant> {
+    let (stock, mint, redeem) = gateway.payments();
+    let load = Load::Paid { redeem, mint: Box::new(mint), stock, used: 0 };
+    // A paid call writes nothing behind its answer. What the engine makes of the tables later, most of it of the
+    // payments that were made ahead, is in the sustained figure.
+    Contestant::new(name, gateway.address, gateway.id(), Duration::ZERO, load)
 }
 
 fn sustained(arguments: &Arguments, run: &Path, seller: &Process, span: Duration) -> anyhow::Result<ExitCode> {

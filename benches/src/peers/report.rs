@@ -12,6 +12,8 @@ use super::{
 
 /// Two identical processes may differ by this much; more, and the run does not count.
 const TWINS_DIFFER_MAX: f64 = 0.03;
+/// What a change may cost, as a ratio of CPU a call.
+const CHANGE_MAX: f64 = 1.03;
 /// Others may use this much of a core; more, and the run is thrown away.
 pub const FOREIGN_MAX: f64 = 0.2;
 /// Fewer rounds show that it works, and prove nothing.
@@ -85,6 +87,15 @@ pub fn duel(contestants: &mut [Contestant], rounds: usize, foreign: f64) -> anyh
         if !fits {
             void.push(format!("two identical ones differ: {other} {:.3}", found.value));
         }
+    }
+    for one in ["free", "401", "402", "paid"] {
+        let (Some(now), Some(before)) = (slices(contestants, one), slices(contestants, &format!("{one}, before")))
+        else {
+            continue;
+        };
+        let found = figures::ratio(now, before, figures::cost);
+        let (value, verdict) = (found.value, verdict(found.value <= CHANGE_MAX));
+        writeln!(text, "{one}/before {value:.3} ≤{CHANGE_MAX} {verdict} ({})", interval(found))?;
     }
     if foreign > FOREIGN_MAX {
         void.push(format!("a foreign load of {foreign:.2} core"));
