@@ -233,6 +233,14 @@ impl Rails {
         Self { order: vec![rail], providers, sandbox: None, relay: None, x402: None, site: String::new() }
     }
 
+    /// With one more rail, for tests.
+    #[cfg(test)]
+    pub(crate) fn and(mut self, provider: Arc<dyn PaymentProvider>) -> Self {
+        self.order.push(provider.rail());
+        self.providers.insert(provider.rail(), provider);
+        self
+    }
+
     /// The rail of a quote that exists.
     ///
     /// # Errors

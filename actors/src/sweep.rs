@@ -158,25 +158,32 @@ async fn read_again(world: &World, id: PaymentId) -> Result<(), Fault> {
     let own = came(world, &payment, world.rails.of(payment.quote.rail)?).await;
     let mut is_told = own.is_ok();
     let mut says_no = matches!(own, Ok(Came::Nothing { is_over: true }));
+    let mut noes: Vec<Rail> = says_no.then_some(payment.quote.rail).into_iter().collect();
     if let Err(Fault::Store(error)) = own {
         return Err(Fault::Store(error));
     }
     for provider in world.rails.others(&payment.quote) {
         match came(world, &payment, provider).await {
             Ok(Came::Money) => says_no = false,
-            Ok(Came::Nothing { .. }) => {}
+            Ok(Came::Nothing { is_over }) => noes.extend(is_over.then_some(provider.rail())),
             Err(Fault::Rail) => is_told = false,
             Err(fault) => return Err(fault),
         }
     }
-    // What was signed on another rail may have moved: until that is known, nobody's no ends the payment.
-    let may_fail = says_no && matches!(payment.progress.state, PaymentState::Quoted | PaymentState::Pending);
-    if may_fail && world.store.payment_intent(id).await?.is_none() {
+    let awaited = matches!(payment.progress.state, PaymentState::Quoted | PaymentState::Pending);
+    if says_no && awaited && !may_have_moved(world, id, &noes).await? {
         world.store.payment_fail(id).await?;
         world.meters.payment(payment.quote.rail, PaymentMet::Failed);
     }
     went(world, &payment).await?;
     if is_told { Ok(()) } else { Err(Fault::Rail) }
+}
+
+/// Whether something was signed for a payment, and its rail does not say that it never moved: until then nobody else's
+/// no ends the payment.
+async fn may_have_moved(world: &World, id: PaymentId, noes: &[Rail]) -> Result<bool, Fault> {
+    let signed = world.store.payment_intent(id).await?;
+    Ok(signed.is_some_and(|intent| !noes.contains(&intent.rail)))
 }
 
 enum Came {

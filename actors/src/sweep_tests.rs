@@ -2,14 +2,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use storage::{ClaimRequest, QuoteOpened, Store, model::*};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::Value;
+use storage::{ClaimRequest, Intended, QuoteOpened, Store, model::*};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
     history::RowWriter,
     payments::{
-        Rails,
+        Offered, Rails,
         sandbox::{Sandbox, SandboxPay},
     },
 };
@@ -19,8 +22,49 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const PRICE: i64 = 1_000_000;
 
+/// A rail on which transfers are signed beside the sandbox; it says what the test has it say.
+struct Signed(Mutex<Result<Checked, ProviderError>>);
+
+impl Signed {
+    fn says(&self, found: Result<Checked, ProviderError>) {
+        *self.0.lock() = found;
+    }
+}
+
+#[async_trait]
+impl PaymentProvider for Signed {
+    fn rail(&self) -> Rail {
+        Rail::X402
+    }
+
+    fn minimum(&self, _currency: OriginCurrency) -> Option<Micros> {
+        None
+    }
+
+    fn payee(&self) -> &str {
+        "signed:settlement"
+    }
+
+    fn joins(&self, _quote: &Quote) -> bool {
+        true
+    }
+
+    async fn offer(&self, _quote: &Quote) -> Result<Offered, ProviderError> {
+        Err(ProviderError::RouteUnavailable)
+    }
+
+    fn requirements(&self, _quote: &Quote, _site: &str) -> Value {
+        Value::Null
+    }
+
+    async fn check(&self, _quote: &Quote) -> Result<Checked, ProviderError> {
+        self.0.lock().clone()
+    }
+}
+
 struct Bench {
     world: World,
+    signed: Arc<Signed>,
     time: Arc<AtomicU64>,
     folder: TempDir,
 }
@@ -41,14 +85,16 @@ impl Bench {
         let store: Arc<dyn Store> = storage::open(&config.storage, clock.clone()).expect("a store");
         let sandbox = Arc::new(Sandbox::new(store.clone(), clock.clone(), &config.payments));
         let rails = Rails::new(has_sandbox.then_some(sandbox), None, None, config::DefaultRail::Sandbox, String::new());
+        let signed = Arc::new(Signed(Mutex::new(Ok(Checked::Pending(Duration::ZERO)))));
         let (rows, _) = RowWriter::new(store.clone());
-        Self { world: World::new(config, store, clock, rails, rows, Vec::new()), time, folder }
+        let world = World::new(config, store, clock, rails.and(signed.clone()), rows, Vec::new());
+        Self { world, signed, time, folder }
     }
 
     /// Ends this life; the next one begins with or without the rail.
     async fn restart(self, has_sandbox: bool) -> Self {
         self.world.store.close().await.expect("closed");
-        let Self { world, time, folder } = self;
+        let Self { world, time, folder, .. } = self;
         drop(world);
         Self::at(folder, time, has_sandbox)
     }
@@ -90,6 +136,23 @@ impl Bench {
         let sandbox = self.world.rails.sandbox().expect("the sandbox is on");
         let pay = SandboxPay { amount: Some(Micros(amount)), outcome, ..SandboxPay::default() };
         sandbox.pay(payment, pay).await.expect("paid");
+    }
+
+    /// A transfer of the price was signed on the other rail, and nobody knows yet whether it moved.
+    async fn sign(&self, payment: &Payment) -> RailRecord {
+        let proof_key = format!("signed:{}", payment.quote.id);
+        let intent = Intent {
+            proof_key: proof_key.clone(),
+            identifier: None,
+            rail: Rail::X402,
+            signed: Vec::new(),
+            expires_at: self.now(),
+            recorded_at: self.now(),
+        };
+        let intended = self.world.store.payment_intend(payment.quote.id, intent).await.expect("the store answers");
+        assert!(matches!(intended, Intended::Recorded(_)));
+        let (amount, payee) = (payment.quote.price, self.signed.payee().to_string());
+        RailRecord { proof_key, reference: "0xabc".into(), amount, payee, rail: Rail::X402 }
     }
 
     /// Paid, settled by a buyer's request, and claimed.
@@ -171,6 +234,42 @@ async fn too_little_found_late_is_owed_and_a_failed_payment_fails() {
     assert_eq!(bench.state(short.quote.id).await, "owed");
     assert_eq!(bench.state(failed.quote.id).await, "failed");
     assert_eq!(bench.state(unpaid.quote.id).await, "quoted", "nothing is known of it, so nothing changes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rails_no_at_a_look_ends_no_payment_for_which_money_was_signed_away_on_another() {
+    let bench = Bench::new(true);
+    let payment = bench.quote().await;
+    let id = payment.quote.id;
+    let record = bench.sign(&payment).await;
+    bench.pay(&payment, SandboxOutcome::Failure, PRICE).await;
+    bench.pass(15 * MINUTE);
+    bench.round().await;
+    assert_eq!(bench.state(id).await, "pending", "the transfer may have moved");
+    bench.signed.says(Err(ProviderError::Unavailable));
+    bench.pass(HOUR);
+    bench.round().await;
+    assert_eq!(bench.state(id).await, "pending", "and no answer is no no");
+    bench.signed.says(Ok(Checked::Settled(record)));
+    bench.pass(DAY);
+    bench.round().await;
+    assert_eq!(bench.state(id).await, "settled");
+    assert_eq!(bench.get(id).await.progress.postings.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_fails_when_both_its_rail_and_that_of_what_was_signed_say_no() {
+    let bench = Bench::new(true);
+    let (alone, both) = (bench.quote().await, bench.quote().await);
+    for payment in [&alone, &both] {
+        bench.sign(payment).await;
+    }
+    bench.pay(&both, SandboxOutcome::Failure, PRICE).await;
+    bench.signed.says(Ok(Checked::Failed));
+    bench.pass(15 * MINUTE);
+    bench.round().await;
+    assert_eq!(bench.state(alone.quote.id).await, "pending", "its own rail may still bring the money");
+    assert_eq!(bench.state(both.quote.id).await, "failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
