@@ -31,6 +31,17 @@ pub enum Checked {
     Failed,
 }
 
+/// What a rail's own record says of money that it brought before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It is still there.
+    Nothing,
+    /// So much of it has gone back, for good.
+    Back(Micros),
+    /// There is no record that could tell.
+    Untold,
+}
+
 /// What a rail's own record says about money that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RailRecord {
@@ -146,13 +157,12 @@ pub trait PaymentProvider: Send + Sync {
     /// [`ProviderError`]: nothing is known; never to be taken for a no.
     async fn check(&self, quote: &Quote) -> Result<Checked, ProviderError>;
 
-    /// How much of money that this rail brought has gone back for good, by the rail's own record; `None`: nothing, or
-    /// the rail cannot tell.
+    /// How much of money that this rail brought has gone back for good, by the rail's own record.
     ///
     /// # Errors
-    /// [`ProviderError`]: nothing is known.
-    async fn gone(&self, _quote: &Quote, _evidence: &Evidence) -> Result<Option<Micros>, ProviderError> {
-        Ok(None)
+    /// [`ProviderError`]: nothing is known, and it is asked again.
+    async fn gone(&self, _quote: &Quote, _evidence: &Evidence) -> Result<Gone, ProviderError> {
+        Ok(Gone::Untold)
     }
 
     /// How long to pause after a look that nobody asked for: buyers' own come first.

@@ -12,7 +12,7 @@ use storage::{
 
 use crate::{
     meters::PaymentMet,
-    payments::{Checked, PaymentProvider, ProviderError, RailRecord, Verified, verify},
+    payments::{Checked, Gone, PaymentProvider, ProviderError, RailRecord, Verified, verify},
     refusal::Refusal,
     world::World,
 };
@@ -238,7 +238,7 @@ async fn went(world: &World, payment: &Payment) -> Result<(), Fault> {
         let provider = world.rails.of(evidence.rail)?;
         let gone = provider.gone(&payment.quote, evidence).await;
         rest(provider.reread_pause()).await;
-        let Some(amount) = gone.map_err(|_| Fault::Rail)?.filter(|amount| *amount > Micros::ZERO) else { continue };
+        let Gone::Back(amount) = gone.map_err(|_| Fault::Rail)? else { continue };
         let reversal = Evidence { proof_key, amount, recorded_at: world.clock.now(), ..evidence.clone() };
         take_back(world, payment.quote.id, reversal).await?;
     }

@@ -1,7 +1,8 @@
 //! A facilitator of our own: checks and settles transfers over real HTTP with books instead of a chain, steered over
 //! HTTP too, so that a test can have it delay, lose answers after settling, refuse for any reason, lie, and be down.
 //!
-//! It plays a node of the chain as well, at `/chain`. `POST /_steer` replaces how it behaves, `GET /_books` tells what was settled, `GET /_seen` what it was asked.
+//! It plays a node of the chain as well, at `/chain`. `POST /_steer` replaces how it behaves, `POST /_reorg` reorganises
+//! the chain, `GET /_books` tells what was settled, `GET /_seen` what it was asked.
 
 use std::{
     collections::HashMap,
@@ -22,6 +23,8 @@ use crate::{
 };
 
 const TRANSFER: &str = "Transfer(address,address,uint256)";
+const USED: &str = "AuthorizationUsed(address,bytes32)";
+const CANCELED: &str = "AuthorizationCanceled(address,bytes32)";
 
 /// How it behaves until it is told otherwise.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -37,6 +40,8 @@ struct Steering {
     balances: HashMap<String, u64>,
     /// The chain's clock runs so many seconds ahead.
     ahead: u64,
+    /// What is final on the chain is so many seconds old.
+    final_after: u64,
     /// Nonces that their payers have cancelled.
     cancelled: Vec<String>,
     /// Faults by path.
@@ -117,6 +122,10 @@ impl Facilitator {
                 }
                 Err(error) => return Answer { status: 400, body: json!(error.to_string()), retry_after: None },
             },
+            ("POST", "/_reorg") => {
+                self.reorganise(request.body.get("again").and_then(Value::as_bool).unwrap_or_default());
+                json!({})
+            }
             ("GET", "/_seen") => Value::Object(self.books().seen.clone()),
             ("GET", "/_books") => self.told(),
             ("GET", "/supported") => json!({
@@ -141,6 +150,17 @@ impl Facilitator {
             lie(&mut body, lies);
         }
         Answer { status: 200, body, retry_after: None }
+    }
+
+    /// The chain is another one: what was settled is on it no more, or again in other transactions.
+    fn reorganise(&self, again: bool) {
+        let mut books = self.books();
+        if !again {
+            books.settled.clear();
+        }
+        for transfer in books.settled.values_mut() {
+            transfer.transaction = format!("0x{}", hex::encode(Sha256::digest(&transfer.transaction)));
+        }
     }
 
     fn told(&self) -> Value {
@@ -204,35 +224,36 @@ impl Facilitator {
         let long = |address: &str| format!("0x{:0>64}", address.trim_start_matches("0x"));
         match asked.get("method").and_then(Value::as_str) {
             Some("eth_getBlockByNumber") => {
-                let seconds = unix_seconds() + books.steering.ahead;
+                let late = if param("/0") == "finalized" { books.steering.final_after } else { 0 };
+                let seconds = unix_seconds() + books.steering.ahead - late;
                 json!({ "number": "0x10000", "timestamp": format!("{seconds:#x}") })
             }
             Some("eth_getLogs") => {
                 let (payer, nonce) = (param("/0/topics/1"), param("/0/topics/2"));
                 let found = books.settled.iter().find(|((from, n), _)| long(from) == payer && n == nonce);
                 let cancelled = books.steering.cancelled.iter().any(|n| n == nonce);
-                let event = if cancelled {
-                    "AuthorizationCanceled(address,bytes32)"
-                } else {
-                    "AuthorizationUsed(address,bytes32)"
-                };
+                let event = if cancelled { CANCELED } else { USED };
                 let hash = found.map(|(_, transfer)| transfer.transaction.clone()).or(cancelled.then(|| long("0x1")));
                 let log = hash.map(|hash| {
                     json!({
                         "address": param("/0/address"), "topics": [topic(event), payer, nonce], "data": "0x",
-                        "transactionHash": hash,
+                        "transactionHash": hash, "blockNumber": "0x8000",
                     })
                 });
                 json!(log.into_iter().collect::<Vec<_>>())
             }
             Some("eth_getTransactionReceipt") => {
-                let found = books.settled.values().find(|transfer| transfer.transaction == param("/0"));
-                found.map_or(Value::Null, |transfer| {
+                let found = books.settled.iter().find(|(_, transfer)| transfer.transaction == param("/0"));
+                found.map_or(Value::Null, |((_, nonce), transfer)| {
                     let topics = [topic(TRANSFER), long(&transfer.from), long(&transfer.to)];
                     let data = format!("0x{:064x}", transfer.value);
+                    let used = [topic(USED), long(&transfer.from), nonce.clone()];
                     json!({
                         "status": "0x1",
-                        "logs": [{ "address": transfer.token, "topics": topics, "data": data }],
+                        "logs": [
+                            { "address": transfer.token, "topics": topics, "data": data },
+                            { "address": transfer.token, "topics": used, "data": "0x" },
+                        ],
                     })
                 })
             }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests say what they expected")]
 
+#[path = "x402/reorg.rs"]
+mod reorg;
 mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -643,15 +645,20 @@ async fn offers_and_receipts_are_signed_when_there_is_a_key() {
 
 /// A scene whose gateway may ask a node of the chain.
 async fn with_a_chain() -> Scene {
+    with_a_chain_and(&[]).await
+}
+
+async fn with_a_chain_and(knobs: &[(&str, &str)]) -> Scene {
     let facilitator = Facilitator::start(([127, 0, 0, 1], 0).into()).await.expect("facilitator");
     let (url, node) = (facilitator.url(), format!("{}/chain", facilitator.url()));
-    let mut scene = Scene::with(&[
+    let mut all = vec![
         ("CROCHET__PAYMENTS__SANDBOX__ENABLED", "false"),
         ("CROCHET__PAYMENTS__DEFAULT_RAIL", "x402"),
-        ("CROCHET__PAYMENTS__X402__FACILITATOR_URL", &url),
-        ("CROCHET__PAYMENTS__X402__CHAIN_URL", &node),
-    ])
-    .await;
+        ("CROCHET__PAYMENTS__X402__FACILITATOR_URL", url.as_str()),
+        ("CROCHET__PAYMENTS__X402__CHAIN_URL", node.as_str()),
+    ];
+    all.extend_from_slice(knobs);
+    let mut scene = Scene::with(&all).await;
     scene.facilitator = facilitator;
     scene
 }

@@ -31,7 +31,7 @@ use storage::{
 };
 
 use super::{
-    Checked, Offered, PaymentProvider, ProviderError, RailRecord,
+    Checked, Gone, Offered, PaymentProvider, ProviderError, RailRecord,
     client::{Answer, Client, Credential},
 };
 use crate::{
@@ -293,10 +293,11 @@ impl PaymentProvider for Relay {
     }
 
     /// Relay's word for it is final. A mere failure of what was filled before is a backward step, and says nothing.
-    async fn gone(&self, quote: &Quote, evidence: &Evidence) -> Result<Option<Micros>, ProviderError> {
+    async fn gone(&self, quote: &Quote, evidence: &Evidence) -> Result<Gone, ProviderError> {
         let id = terms(quote)?.deposit.request_id;
         let status: Option<StatusAnswer> = self.read(&format!("/intents/status/v3?requestId={id}"), quote).await?;
-        Ok(status.is_some_and(|status| status.is_refund()).then_some(evidence.amount))
+        let is_back = status.is_some_and(|status| status.is_refund());
+        Ok(if is_back { Gone::Back(evidence.amount) } else { Gone::Nothing })
     }
 
     fn reread_pause(&self) -> Duration {

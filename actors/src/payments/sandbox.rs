@@ -11,7 +11,7 @@ use storage::{
     model::{Clock, Evidence, Micros, OriginCurrency, Payment, PaymentId, Quote, Rail, SandboxOutcome, SandboxPayment},
 };
 
-use super::{Checked, Offered, PaymentProvider, ProviderError, RailRecord};
+use super::{Checked, Gone, Offered, PaymentProvider, ProviderError, RailRecord};
 use crate::refusal::Refusal;
 
 /// What a payer asks the sandbox to do; all of it optional.
@@ -154,8 +154,9 @@ impl PaymentProvider for Sandbox {
         })
     }
 
-    async fn gone(&self, quote: &Quote, evidence: &Evidence) -> Result<Option<Micros>, ProviderError> {
+    async fn gone(&self, quote: &Quote, evidence: &Evidence) -> Result<Gone, ProviderError> {
         let record = self.find(quote.id).await.map_err(|_| ProviderError::Unavailable)?;
-        Ok(record.filter(|record| self.status(record) == "refund").map(|_| evidence.amount))
+        let is_back = record.is_some_and(|record| self.status(&record) == "refund");
+        Ok(if is_back { Gone::Back(evidence.amount) } else { Gone::Nothing })
     }
 }

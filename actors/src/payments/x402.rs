@@ -19,18 +19,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use storage::{
     Store,
-    model::{Clock, Intent, Micros, OriginCurrency, ProfileId, Quote, Rail, UnixMillis},
+    model::{Clock, Evidence, Intent, Micros, OriginCurrency, ProfileId, Quote, Rail, UnixMillis},
 };
 use tokio::time::Instant;
 
 use super::{
-    Checked, Offered, PaymentProvider, ProviderError, RailRecord,
+    Checked, Gone, Offered, PaymentProvider, ProviderError, RailRecord,
     client::{Client, Credential},
 };
 use crate::refusal::{Code, Refusal};
 use attest::Attester;
-use authorization::{Account, Domain, ExactEvm, Transfer, Wanted, account};
-use chain::{Chain, Found};
+use authorization::{Account, Domain, ExactEvm, Transfer, Wanted, account, transfer_named};
+use chain::{Chain, Found, Stands};
 use facilitator::{Expected, Settled};
 pub(crate) use receipt::response;
 pub use receipt::settlement;
@@ -125,7 +125,13 @@ impl X402 {
             }
         };
         let chain = match x402.chain_url.is_empty() {
-            true => None,
+            true => {
+                tracing::warn!(
+                    "payments.x402.chain_url is not set: what becomes of a transfer whose settlement is not told, and \
+                     what a reorganisation of the chain takes back, nobody can say"
+                );
+                None
+            }
             false => Some(Chain::new(Client::new(x402.chain_url.expose(), None, x402.timeout)?, x402.chain_blocks)),
         };
         Ok(Self {
@@ -292,6 +298,17 @@ impl X402 {
         Some((kept, transfer))
     }
 
+    /// The transfer that was settled, as its proof names it; `None` when it was on another network.
+    fn transfer_of(&self, evidence: &Evidence) -> Option<(Account, Transfer)> {
+        let name = evidence.proof_key.strip_prefix("x402:")?.strip_prefix(&self.network)?.strip_prefix(':')?;
+        let (token, name) = name.split_once(':')?;
+        let (from, nonce) = transfer_named(name)?;
+        let settled_by = evidence.recorded_at.seconds().saturating_add(self.max_timeout_seconds);
+        let transfer =
+            Transfer { from, nonce, value: u64::try_from(evidence.amount.0).ok()?, valid_before: settled_by };
+        Some((account(token).ok()?, transfer))
+    }
+
     /// Who was paid. A transfer that was ours when it was signed stays ours, whatever wallet is configured by now.
     fn payee_in(&self, kept: &Kept) -> String {
         match account(&kept.requirements.pay_to) {
@@ -389,6 +406,21 @@ impl PaymentProvider for X402 {
             Settlement::Done(record) => Ok(Checked::Settled(record)),
             Settlement::Refused(_) => Ok(Checked::Failed),
             Settlement::Unknown => Ok(Checked::Pending(self.retry_after)),
+        }
+    }
+
+    /// The protocol has no question for it: a facilitator verifies and settles, and says nothing of what it settled
+    /// before. The chain itself does, where a node of it may be asked.
+    async fn gone(&self, quote: &Quote, evidence: &Evidence) -> Result<Gone, ProviderError> {
+        let Some(chain) = &self.chain else { return Ok(Gone::Untold) };
+        let Some((token, transfer)) = self.transfer_of(evidence) else {
+            tracing::warn!(payment = %quote.id, proof = evidence.proof_key, "settled on a network that is not asked");
+            return Ok(Gone::Untold);
+        };
+        match chain.still(token, self.payee, &transfer, &evidence.reference).await {
+            Stands::Yes => Ok(Gone::Nothing),
+            Stands::No => Ok(Gone::Back(evidence.amount)),
+            Stands::Unknown => Err(ProviderError::Unavailable),
         }
     }
 }

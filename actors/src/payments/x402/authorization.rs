@@ -213,6 +213,12 @@ pub fn account(text: &str) -> Result<Account, Fault> {
     bytes(text)
 }
 
+/// Payer and nonce in a transfer's name, as [`ExactEvm::name`] makes it; `None` when it is none.
+pub(super) fn transfer_named(name: &str) -> Option<(Account, [u8; 32])> {
+    let (from, nonce) = name.split_once(':')?;
+    Some((account(from).ok()?, bytes(nonce).ok()?))
+}
+
 fn bytes<const N: usize>(text: &str) -> Result<[u8; N], Fault> {
     let mut bytes = [0; N];
     let digits = text.strip_prefix("0x").ok_or(Fault::Malformed)?;
