@@ -365,15 +365,27 @@ impl Snapshot {
         entries.into_iter().flatten().map(|guard| guard.into_inner().map_err(read_error))
     }
 
+    /// About how many keys there are.
+    pub(crate) fn about(&self) -> u64 {
+        self.keyspaces.iter().map(|(_, keyspace)| keyspace.approximate_len() as u64).sum()
+    }
+
+    /// The value of a payment's key.
+    ///
+    /// # Errors
+    /// When the engine cannot read it.
+    pub(crate) fn money(&self, key: &Key) -> StoreResult<Option<Slice>> {
+        let money = self.keyspaces.iter().find(|(name, _)| name == MONEY);
+        Ok(money.map(|(_, money)| self.snapshot.get(money, &key.bytes)).transpose().map_err(read_error)?.flatten())
+    }
+
     /// The last commit that is in it.
     ///
     /// # Errors
     /// When the engine cannot read it.
     pub(crate) fn sequence(&self) -> StoreResult<u64> {
-        let key = keys::commit_sequence();
-        let money = self.keyspaces.iter().find(|(name, _)| name == MONEY);
-        let found = money.map(|(_, money)| self.snapshot.get(money, &key.bytes)).transpose().map_err(read_error)?;
-        Ok(found.flatten().map(|bytes| decode("commit sequence", &bytes)).transpose()?.unwrap_or(0))
+        let found = self.money(&keys::commit_sequence())?;
+        Ok(found.map(|bytes| decode("commit sequence", &bytes)).transpose()?.unwrap_or(0))
     }
 }
 
@@ -443,11 +455,15 @@ fn bucket_of_name(name: &str) -> Option<(u64, u64)> {
     Some((start.parse().ok()?, span.parse().ok()?))
 }
 
+/// What the engine writes last when it is made: its letters and its format. A process that dies over it leaves less.
+const VERSION_BYTES: u64 = 4;
+
 /// Takes away what a process left that died while it made the engine for the first time: the engine could not open
 /// it, and nothing can have been acknowledged. Anything that might hold facts is left alone.
 fn clear_unfinished(path: &Path) -> StoreResult<()> {
     let unavailable = |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
-    if !path.exists() || path.join("version").exists() {
+    let is_made = fs::metadata(path.join("version")).is_ok_and(|version| version.len() >= VERSION_BYTES);
+    if !path.exists() || is_made {
         return Ok(());
     }
     let keyspaces = match fs::read_dir(path.join("keyspaces")) {
@@ -456,9 +472,13 @@ fn clear_unfinished(path: &Path) -> StoreResult<()> {
     };
     if keyspaces {
         return Err(StoreError::Corrupt(format!(
-            "{} has tables and no version mark; restore a backup, or put the missing file `version` back",
+            "{} has tables and no whole version mark; restore a backup, or put the missing file `version` back",
             path.display()
         )));
     }
     fs::remove_dir_all(path).map_err(unavailable)
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
