@@ -26,11 +26,11 @@ use crate::{
 };
 
 /// The format of the whole store. A newer one is refused, an older one is migrated forward by [`MIGRATIONS`].
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What makes format n + 1 of format n, in order from n = 1. Each one runs to its end or again from its beginning, so
 /// it must not mind what an earlier attempt left.
-const MIGRATIONS: &[Migration] = &[migrations::seal];
+const MIGRATIONS: &[Migration] = &[migrations::seal, migrations::payouts];
 
 /// Brings all values of an engine from one format to the next.
 type Migration = fn(&Engine, &Sealer) -> StoreResult<()>;
@@ -112,15 +112,20 @@ pub(crate) fn is_taken(path: &Path) -> StoreResult<bool> {
 /// # Errors
 /// `Corrupt` when it is newer than this program, or not a number.
 pub(crate) fn format(path: &Path) -> StoreResult<u32> {
+    format_known(path, FORMAT)
+}
+
+/// As [`format`], for a program that knows formats up to `known`.
+fn format_known(path: &Path, known: u32) -> StoreResult<u32> {
     let file_path = path.join("format");
     match fs::read_to_string(&file_path) {
         Ok(text) => {
             let format = text.trim().parse().map_err(|_| {
                 StoreError::Corrupt(format!("{} does not hold a format: {text:?}", file_path.display()))
             })?;
-            if format > FORMAT {
+            if format > known {
                 return Err(StoreError::Corrupt(format!(
-                    "the store in {} has format {format}, and this program knows {FORMAT} at most: use the program \
+                    "the store in {} has format {format}, and this program knows {known} at most: use the program \
                      that wrote it, or a newer one",
                     path.display()
                 )));
@@ -128,8 +133,8 @@ pub(crate) fn format(path: &Path) -> StoreResult<u32> {
             Ok(format)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            format_write(path, FORMAT)?;
-            Ok(FORMAT)
+            format_write(path, known)?;
+            Ok(known)
         }
         Err(error) => Err(unavailable(&file_path, &error)),
     }
@@ -288,6 +293,26 @@ pub(crate) fn memory(engine: &Engine, now: UnixMillis) -> StoreResult<Memory> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_format_before_ours_has_its_migration() {
+        assert_eq!(u32::try_from(MIGRATIONS.len()), Ok(FORMAT - 1));
+    }
+
+    #[test]
+    fn a_store_of_this_version_is_refused_by_the_one_before_and_one_of_that_is_brought_forward() {
+        let folder = tempfile::tempdir().expect("folder");
+        let config = config::Storage {
+            path: folder.path().to_path_buf(),
+            ..config::Config::from_parts(None, []).expect("defaults").storage
+        };
+        drop(crate::Embedded::open(&config, Clock::system()).expect("made"));
+        let told = format_known(folder.path(), FORMAT - 1).expect_err("a row of a history may be of a payout");
+        assert!(matches!(&told, StoreError::Corrupt(text) if text.contains("or a newer one")), "{told}");
+        format_write(folder.path(), FORMAT - 1).expect("written");
+        drop(crate::Embedded::open(&config, Clock::system()).expect("brought forward"));
+        assert_eq!(format(folder.path()), Ok(FORMAT));
+    }
 
     #[test]
     fn an_older_store_is_brought_forward_step_by_step_and_goes_on_where_it_stopped() {
