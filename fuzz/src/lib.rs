@@ -7,6 +7,7 @@ pub mod json;
 pub mod keys;
 pub mod text;
 pub mod wallet;
+pub mod x402;
 
 /// One target: any bytes may come.
 pub type Target = fn(&[u8]);
@@ -27,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("api_key", keys::api_key),
     ("challenge", wallet::challenge),
     ("wallet", wallet::wallet),
+    ("x402", x402::x402),
 ];
 
 /// Calls `look` with ways to cut `data` in pieces: byte by byte, in two at each place where that is not too much, and
