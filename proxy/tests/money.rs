@@ -8,10 +8,18 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
-use storage::model::{Clock, Evidence, Micros, PaymentId, Rail};
+use storage::{
+    Embedded, PayoutStore as _,
+    embedded::{Faults, Moment},
+    model::{Clock, Evidence, Micros, PaymentId, Rail},
+};
 use support::{Agent, Gateway, Seller, eventually};
 
 const BODY: &str = r#"{"task":"run"}"#;
@@ -263,6 +271,44 @@ async fn money_that_comes_after_the_offer_ended_is_recorded_though_nobody_asks()
     assert_eq!(report["accounts"]["owed"], json!(1_400_000));
 }
 
+/// The store of a gateway that has ended.
+fn settings(data: &Path) -> config::Storage {
+    let path = ("CROCHET__STORAGE__PATH".to_string(), data.display().to_string());
+    config::Config::from_parts(None, [path]).expect("good").storage
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payout_whose_maker_died_over_adding_it_up_is_listed_as_a_payout_and_gone_on_with() {
+    let (mut gateway, seller) = (Gateway::start(), Seller::start().await);
+    let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
+    let (listing, _) = owner.list(&gateway, &seller.url("/ok"), PRICE).await;
+    bought(&gateway, &buyer, &listing, BODY).await;
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    let data = gateway.data();
+    // Two steps: what it takes is fixed, and added up. The second one never comes.
+    let steps = Arc::new(AtomicU32::new(u32::MAX));
+    let left = steps.clone();
+    let interruption = move |moment: Moment| {
+        let is_over = moment == Moment::BeforeCommit && left.fetch_sub(1, Ordering::SeqCst) == 0;
+        if is_over { Err("it died".to_string()) } else { Ok(()) }
+    };
+    let faults = Faults { interruption: Some(Arc::new(interruption)), ..Faults::default() };
+    let store = Embedded::open_with(&settings(&data), Clock::system(), faults).expect("the store opens");
+    steps.store(1, Ordering::SeqCst);
+    let seller = owner.profile.parse().expect("an id");
+    store.payout_open(seller, "0xto".into()).await.expect_err("it died over adding it up");
+    drop(store);
+    let stuck: Value = serde_json::from_str(&done(&crochet(&data, &["admin", "stuck", "--json"]))).expect("JSON");
+    assert_eq!((&stuck[0]["seller"], &stuck[0]["waits_for"]), (&json!(owner.profile), &json!("payout")), "{stuck}");
+    assert!(stuck[0]["next"].as_str().is_some_and(|next| next.contains("payout begin --seller")), "{stuck}");
+    let arguments = ["admin", "payout", "begin", "--seller", &owner.profile, "--json", "--why", "go on"];
+    let begun: Value = serde_json::from_str(&done(&crochet(&data, &arguments))).expect("JSON");
+    assert_eq!(begun[0]["amount_micros"], 951_000, "{begun}");
+    let stuck: Value = serde_json::from_str(&done(&crochet(&data, &["admin", "stuck", "--json"]))).expect("JSON");
+    assert_eq!(stuck[0]["waits_for"], "transfer", "{stuck}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_tells_of_money_that_no_rail_has_seen_and_exits_1() {
     let (mut gateway, seller) = (Gateway::start(), Seller::start().await);
@@ -273,9 +319,7 @@ async fn an_audit_tells_of_money_that_no_rail_has_seen_and_exits_1() {
     assert!(gateway.wait().success());
     let data = gateway.data();
     done(&crochet(&data, &["admin", "audit"]));
-    let path = ("CROCHET__STORAGE__PATH".to_string(), data.display().to_string());
-    let knobs = config::Config::from_parts(None, [path]).expect("good").storage;
-    let store = storage::open(&knobs, Clock::system()).expect("the store opens");
+    let store = storage::open(&settings(&data), Clock::system()).expect("the store opens");
     let payment: PaymentId = id.parse().expect("an id");
     let lie = Evidence {
         proof_key: "a lie".into(),

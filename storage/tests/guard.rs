@@ -469,4 +469,14 @@ async fn open_payments_are_counted_by_their_state() {
     assert_eq!(counts(), [("quoted", 1), ("settled", 2), ("claimed", 1)]);
     store.payment_owe(ids[2]).await.expect("owed");
     assert_eq!(counts(), [("quoted", 1), ("settled", 1), ("claimed", 1)], "what is owed buys no call any more");
+    let intent = Intent {
+        proof_key: "x402:signed".into(),
+        identifier: None,
+        rail: Rail::X402,
+        signed: Vec::new(),
+        expires_at: now,
+        recorded_at: now,
+    };
+    store.payment_intend(ids[4], intent).await.expect("signed");
+    assert_eq!(counts(), [("pending", 1), ("settled", 1), ("claimed", 1)], "what is pending is counted once");
 }

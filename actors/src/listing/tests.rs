@@ -8,7 +8,7 @@ use storage::model::*;
 
 use super::*;
 use crate::refusal::Code;
-use bench::{Bench, SECOND, ask_for, eventually};
+use bench::{Bench, Counted, SECOND, ask_for, eventually};
 
 async fn kill(bench: &Bench, gate: &Arc<Gate>) {
     // Asked once, replaced, asked once more: it dies twice, and the one who asked is told.
@@ -109,8 +109,9 @@ async fn nobody_waits_nobody_polls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_outcome_of_a_claim_that_was_taken_over_changes_nothing() {
-    let bench = Bench::new("");
+async fn a_late_outcome_of_a_claim_that_was_taken_over_changes_nothing_and_is_counted() {
+    let counted = Counted::default();
+    let bench = metrics::with_local_recorder(&counted, || Bench::new(""));
     let id = bench.listing(1_000).await;
     let (handle, caller) = (bench.handle(id).await, bench.caller());
     let quoted = bench.quote(&handle, &caller, 1).await;
@@ -137,7 +138,10 @@ async fn a_late_outcome_of_a_claim_that_was_taken_over_changes_nothing() {
         sha256: [0; 32],
         kept_until: bench.now(),
     };
+    let orphans = || counted.of("crochet_payments_total{provider=sandbox,result=orphan}");
+    assert_eq!(orphans(), 0);
     let late = claim.complete(CallFacts::default(), KeptAnswer { result, held: None }).await;
+    assert_eq!(orphans(), 1, "what it knew is evidence, and counted");
     assert_eq!(late.expect_err("it is another's").code(), Code::PaymentInProgress);
     let after = store.payment_get(quoted).await.expect("read").expect("there");
     assert_eq!((before.progress.state.name(), &before.progress), ("claimed", &after.progress));

@@ -151,7 +151,7 @@ impl Hand {
         });
         let payouts = books.payouts.iter().map(|payout| {
             let (reason, next) = match payout.stage {
-                PayoutStage::Counting => (WaitReason::Refund, "go on with it: crochet admin payout begin --seller"),
+                PayoutStage::Counting => (WaitReason::Payout, WaitReason::Payout.advice()),
                 PayoutStage::Intended => (WaitReason::Transfer, "send the transfer, then: crochet admin payout sent"),
                 PayoutStage::Sent { .. } | PayoutStage::Confirmed { .. } => {
                     (WaitReason::Confirmation, "check the rail's record, then: crochet admin payout confirm")

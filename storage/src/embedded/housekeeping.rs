@@ -1,7 +1,7 @@
 //! What is dropped when its time has come: unpaid quotes, forgotten keys, ended nonces, buckets of results. By index,
 //! some at a time, as steps like all others; and the look at memtables and journals that the guard judges.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use tracing::{info, warn};
 
@@ -71,13 +71,21 @@ pub(crate) fn count_open(shared: &Shared) -> StoreResult<[u32; OPEN_STATES.len()
             *count = count.saturating_add(1);
         }
     };
+    // What was signed for one that is pending may not have moved: it still waits among the unpaid, and is counted once.
+    let mut pending = HashSet::new();
     for found in engine.scan(&keys::deltas()).take(COUNT_MAX) {
-        let progress: Progress = codec::decode("progress of a payment", &found?.1)?;
+        let (key, value) = found?;
+        let progress: Progress = codec::decode("progress of a payment", &value)?;
         count(&progress.state);
+        if progress.state == PaymentState::Pending {
+            pending.extend(keys::last_id(&key));
+        }
     }
     for found in engine.scan(&keys::unpaid_range(shared.now(), UnixMillis(u64::MAX))).take(COUNT_MAX) {
+        let (key, value) = found?;
         // One whose payment failed waits here for its deletion; its value is longer.
-        if codec::decode_id("unpaid quote", &found?.1).is_ok() {
+        let is_open = codec::decode_id("unpaid quote", &value).is_ok();
+        if is_open && !keys::last_id(&key).is_some_and(|id| pending.contains(&id)) {
             count(&PaymentState::Quoted);
         }
     }

@@ -10,14 +10,16 @@ use super::{
     codec::decode,
     draft::read_payment,
     engine::Engine,
-    keys, payouts,
+    intents,
+    keys::{self, Key, Space},
+    payouts,
     steps::{self, Event, unbalanced},
 };
 use crate::{
     error::{StoreError, StoreResult},
     model::{
-        Discrepancy, Evidence, Micros, Outgoing, Payment, PaymentId, Payout, ProfileId, Rail, Refund, RefundStage,
-        SandboxOutcome, SandboxPayment, TakenBack, judge, waiting,
+        Discrepancy, Evidence, Micros, Outgoing, Payment, PaymentId, PaymentState, Payout, ProfileId, Rail, Refund,
+        RefundStage, SandboxOutcome, SandboxPayment, TakenBack, Waiting, judge, waiting, waiting_for_rail,
     },
     store::{BooksPage, MoneyStore, RefundBegun, StepOutcome, TakeBackOutcome, TransferTold},
 };
@@ -144,15 +146,13 @@ impl MoneyStore for Embedded {
 
     async fn books_page(&self, after: Option<Vec<u8>>) -> StoreResult<BooksPage> {
         let _timing = self.shared.measures.time(Operation::BooksPage);
-        let mut page = self.shared.books(after)?;
-        if !page.faults.is_empty() {
+        let Part { mut page, doubts } = self.shared.books(after).await?;
+        if !doubts.is_empty() {
             // Behind all steps under way: what was half seen before is whole now, or wrong.
-            let doubtful = std::mem::take(&mut page.faults);
             self.shared.run(Operation::BooksPage, |_| Ok(())).await?;
-            for fault in doubtful {
-                if self.shared.still_wrong(&fault)? {
-                    page.faults.push(fault);
-                }
+            let engine = self.shared.engine()?;
+            for doubt in doubts {
+                page.faults.extend(doubt.still(&engine).await?);
             }
         }
         Ok(page)
@@ -163,133 +163,175 @@ pub(super) fn refunds_at(engine: &Engine, id: PaymentId) -> StoreResult<Vec<Refu
     engine.scan(&keys::refunds(id)).map(|row| decode(REFUND, &row?.1)).collect()
 }
 
+/// One part of the proof, as it was seen once.
+#[derive(Default)]
+struct Part {
+    page: BooksPage,
+    /// What looked wrong in it.
+    doubts: Vec<Doubt>,
+}
+
+/// What looked wrong, and is looked at once more.
+enum Doubt {
+    /// A payment.
+    Payment(PaymentId),
+    /// A row of a history, by its key.
+    Row(Slice),
+    /// A payout, by its key.
+    Payout(Slice),
+}
+
+impl Doubt {
+    /// What is wrong with it still.
+    async fn still(self, engine: &Engine) -> StoreResult<Vec<Discrepancy>> {
+        let of = |payment| move |what| Discrepancy { payment, what };
+        Ok(match self {
+            Self::Payment(id) => match judge_payment(engine, id) {
+                Ok(judged) => judged.into_iter().flat_map(|judged| judged.faults).map(of(Some(id))).collect(),
+                Err(StoreError::Corrupt(what)) => vec![Discrepancy { payment: Some(id), what }],
+                Err(error) => return Err(error),
+            },
+            Self::Row(bytes) => {
+                let value = engine.get(&Key { space: Space::Money, bytes: bytes.clone() })?;
+                value.map(|value| judge_row(engine, &bytes, &value)).transpose()?.flatten().into_iter().collect()
+            }
+            Self::Payout(bytes) => {
+                let value = engine.get(&Key { space: Space::Money, bytes })?;
+                let Some(value) = value else { return Ok(Vec::new()) };
+                let faults = Shared::judge_payout(engine, &decode(payouts::PAYOUT, &value)?).await?;
+                faults.into_iter().map(of(None)).collect()
+            }
+        })
+    }
+}
+
 impl Shared {
-    /// One part: payments first, then the pointers.
-    fn books(&self, after: Option<Vec<u8>>) -> StoreResult<BooksPage> {
+    /// One part: payments first, then the rows that lead to them, then payouts.
+    async fn books(&self, after: Option<Vec<u8>>) -> StoreResult<Part> {
         let engine = self.engine()?;
         let payments = keys::payments();
         let from = after.unwrap_or_else(|| payments.from.clone());
         let (pointers, payouts) = (keys::all_pointers(), keys::all_payouts());
         let is_in = |range: &keys::Range| (&range.from..&range.to).contains(&&from);
         if is_in(&payments) {
-            self.payments_part(&engine, keys::Range { from, ..payments })
+            payments_part(&engine, keys::Range { from, ..payments })
         } else if is_in(&payouts) {
-            self.payouts_part(&engine, keys::Range { from, ..payouts })
+            payouts_part(&engine, keys::Range { from, ..payouts }).await
         } else {
             let from = if is_in(&pointers) { from } else { pointers.from.clone() };
-            self.pointers_part(&engine, keys::Range { from, ..pointers })
+            pointers_part(&engine, keys::Range { from, ..pointers })
         }
     }
+}
 
-    fn payouts_part(&self, engine: &Engine, range: keys::Range) -> StoreResult<BooksPage> {
-        let mut page = BooksPage::default();
-        for (n, row) in engine.scan(&range).enumerate() {
-            let (key, value) = row?;
-            if n == PART_PAYOUTS {
-                page.next = Some(key.to_vec());
-                break;
-            }
-            let payout: Payout = decode(payouts::PAYOUT, &value)?;
-            let faults = self.judge_payout(engine, &payout)?;
-            page.faults.extend(faults.into_iter().map(|what| Discrepancy { payment: None, what }));
-            payout.posting().into_iter().for_each(|posting| page.totals.count_posting(posting));
-            page.payouts.extend(payout.is_open().then_some(payout));
+async fn payouts_part(engine: &Engine, range: keys::Range) -> StoreResult<Part> {
+    let mut part = Part::default();
+    for (n, row) in engine.scan(&range).enumerate() {
+        let (key, value) = row?;
+        if n == PART_PAYOUTS {
+            part.page.next = Some(key.to_vec());
+            break;
         }
-        Ok(page)
+        let payout: Payout = decode(payouts::PAYOUT, &value)?;
+        if !Shared::judge_payout(engine, &payout).await?.is_empty() {
+            part.doubts.push(Doubt::Payout(key));
+        }
+        payout.posting().into_iter().for_each(|posting| part.page.totals.count_posting(posting));
+        part.page.payouts.extend(payout.is_open().then_some(payout));
     }
+    Ok(part)
+}
 
-    fn payments_part(&self, engine: &Engine, range: keys::Range) -> StoreResult<BooksPage> {
-        // When the payments are through, the pointers begin.
-        let mut page = BooksPage { next: Some(keys::all_pointers().from), ..BooksPage::default() };
-        for (n, row) in engine.scan(&range).enumerate() {
-            let (key, _) = row?;
-            if n == PART_ROWS {
-                page.next = Some(key.to_vec());
-                break;
-            }
-            let Some(id) = keys::last_id(&key).map(PaymentId::from_bytes) else { continue };
-            match self.judge_payment(engine, id) {
-                Ok(Some((payment, refunds, faults))) => {
-                    page.totals.count(&payment);
-                    page.waiting.extend(waiting(&payment, &refunds));
-                    page.faults.extend(faults.into_iter().map(|what| Discrepancy { payment: Some(id), what }));
-                }
-                // Deleted meanwhile.
-                Ok(None) => {}
-                Err(StoreError::Corrupt(what)) => page.faults.push(Discrepancy { payment: Some(id), what }),
-                Err(error) => return Err(error),
-            }
+fn payments_part(engine: &Engine, range: keys::Range) -> StoreResult<Part> {
+    // When the payments are through, the pointers begin.
+    let mut part = Part::default();
+    part.page.next = Some(keys::all_pointers().from);
+    for (n, row) in engine.scan(&range).enumerate() {
+        let (key, _) = row?;
+        if n == PART_ROWS {
+            part.page.next = Some(key.to_vec());
+            break;
         }
-        Ok(page)
+        let Some(id) = keys::last_id(&key).map(PaymentId::from_bytes) else { continue };
+        match judge_payment(engine, id) {
+            Ok(Some(judged)) => {
+                part.page.totals.count(&judged.payment);
+                part.page.waiting.extend(judged.waiting);
+                part.doubts.extend((!judged.faults.is_empty()).then_some(Doubt::Payment(id)));
+            }
+            // Deleted meanwhile.
+            Ok(None) => {}
+            Err(StoreError::Corrupt(_)) => part.doubts.push(Doubt::Payment(id)),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(part)
+}
 
-    fn pointers_part(&self, engine: &Engine, range: keys::Range) -> StoreResult<BooksPage> {
-        // When the pointers are through, the payouts begin.
-        let mut page = BooksPage { next: Some(keys::all_payouts().from), ..BooksPage::default() };
-        for (n, row) in engine.scan(&range).enumerate() {
-            let (key, value) = row?;
-            if n == PART_ROWS {
-                page.next = Some(key.to_vec());
-                break;
-            }
-            page.pointers += 1;
-            // Payouts are judged by themselves.
-            let Event::Payment(pointer) = decode("row of a history", &value)? else { continue };
-            let id = PaymentId::from_bytes(pointer.id);
-            let event = keys::event_of_pointer(&key);
-            let payment = read_payment(engine, id)?;
-            let leads = payment.is_some_and(|payment| {
-                let known = |number: u32| payment.progress.attempts.iter().any(|attempt| attempt.number == number);
-                let posted = payment.progress.postings.iter().any(|posting| Some(posting.id().bytes()) == event);
-                (pointer.attempt == 0 || known(pointer.attempt)) && (!pointer.posting || posted)
-            });
-            if !leads {
-                let what = "a row of a history leads to something that it does not have".to_string();
-                page.faults.push(Discrepancy { payment: Some(id), what });
-            }
+fn pointers_part(engine: &Engine, range: keys::Range) -> StoreResult<Part> {
+    // When the pointers are through, the payouts begin.
+    let mut part = Part::default();
+    part.page.next = Some(keys::all_payouts().from);
+    for (n, row) in engine.scan(&range).enumerate() {
+        let (key, value) = row?;
+        if n == PART_ROWS {
+            part.page.next = Some(key.to_vec());
+            break;
         }
-        Ok(page)
+        part.page.pointers += 1;
+        if judge_row(engine, &key, &value)?.is_some() {
+            part.doubts.push(Doubt::Row(key));
+        }
     }
+    Ok(part)
+}
 
-    /// A payment, its refunds, and what is wrong with it and with what leads to it.
-    #[expect(clippy::type_complexity, reason = "three parts that belong together, used twice here")]
-    fn judge_payment(
-        &self,
-        engine: &Engine,
-        id: PaymentId,
-    ) -> StoreResult<Option<(Arc<Payment>, Vec<Refund>, Vec<String>)>> {
-        // Refunds first: a step writes the payment before them, so one that is seen here is seen there.
-        let refunds = refunds_at(engine, id)?;
-        let Some(payment) = read_payment(engine, id)? else { return Ok(None) };
-        let mut faults = judge(&payment, &refunds);
-        for shown in &payment.progress.evidence {
-            if engine.get(&keys::proof(&shown.proof_key))?.as_deref() != Some(&id.bytes()[..]) {
-                faults.push(format!("the proof {} does not lead to it", shown.proof_key));
-            }
-        }
-        for posting in &payment.progress.postings {
-            for party in posting.parties(&payment) {
-                if !leads_here(engine, party, posting.id().bytes(), id)? {
-                    faults.push(format!("posting {} is not in the history of {party}", posting.id()));
-                }
-            }
-        }
-        faults.extend(sandbox_fault(engine, &payment)?);
-        Ok(Some((payment, refunds, faults)))
-    }
+/// What is wrong with a row of a history. Payouts are judged by themselves.
+fn judge_row(engine: &Engine, key: &[u8], value: &[u8]) -> StoreResult<Option<Discrepancy>> {
+    let Event::Payment(pointer) = decode("row of a history", value)? else { return Ok(None) };
+    let id = PaymentId::from_bytes(pointer.id);
+    let event = keys::event_of_pointer(key);
+    let leads = read_payment(engine, id)?.is_some_and(|payment| {
+        let known = |number: u32| payment.progress.attempts.iter().any(|attempt| attempt.number == number);
+        let posted = payment.progress.postings.iter().any(|posting| Some(posting.id().bytes()) == event);
+        (pointer.attempt == 0 || known(pointer.attempt)) && (!pointer.posting || posted)
+    });
+    let what = || "a row of a history leads to something that it does not have".to_string();
+    Ok((!leads).then(|| Discrepancy { payment: Some(id), what: what() }))
+}
 
-    fn still_wrong(&self, fault: &Discrepancy) -> StoreResult<bool> {
-        let Some(id) = fault.payment else { return Ok(true) };
-        let engine = self.engine()?;
-        match self.judge_payment(&engine, id) {
-            Ok(Some((_, _, faults))) => {
-                Ok(faults.contains(&fault.what) || fault.what.starts_with("a row of a history"))
-            }
-            Ok(None) => Ok(fault.what.starts_with("a row of a history")),
-            Err(StoreError::Corrupt(_)) => Ok(true),
-            Err(error) => Err(error),
+/// A payment, the money of it that waits, and what is wrong with it and with what leads to it.
+struct Judgement {
+    payment: Arc<Payment>,
+    waiting: Vec<Waiting>,
+    faults: Vec<String>,
+}
+
+fn judge_payment(engine: &Engine, id: PaymentId) -> StoreResult<Option<Judgement>> {
+    // Refunds first: a step writes the payment before them, so one that is seen here is seen there.
+    let refunds = refunds_at(engine, id)?;
+    let Some(payment) = read_payment(engine, id)? else { return Ok(None) };
+    let mut faults = judge(&payment, &refunds);
+    for shown in &payment.progress.evidence {
+        if engine.get(&keys::proof(&shown.proof_key))?.as_deref() != Some(&id.bytes()[..]) {
+            faults.push(format!("the proof {} does not lead to it", shown.proof_key));
         }
     }
+    for posting in &payment.progress.postings {
+        for party in posting.parties(&payment) {
+            if !leads_here(engine, party, posting.id().bytes(), id)? {
+                faults.push(format!("posting {} is not in the history of {party}", posting.id()));
+            }
+        }
+    }
+    faults.extend(sandbox_fault(engine, &payment)?);
+    let mut waiting = waiting(&payment, &refunds);
+    if payment.progress.state == PaymentState::Pending
+        && let Some(bytes) = engine.get(&keys::intent(id))?
+    {
+        waiting.extend(waiting_for_rail(&payment, &decode(intents::WHAT, &bytes)?));
+    }
+    Ok(Some(Judgement { payment, waiting, faults }))
 }
 
 fn leads_here(engine: &Engine, party: ProfileId, event: [u8; 16], id: PaymentId) -> StoreResult<bool> {

@@ -144,13 +144,13 @@ impl Counter<'_> {
 }
 
 impl Shared {
-    async fn count(&self, payout: &Payout) -> StoreResult<Vec<(Rail, Micros)>> {
-        let engine = self.engine()?;
+    /// Adds up what a payout is to take, and lets others have their turn meanwhile.
+    async fn count(engine: &Engine, payout: &Payout) -> StoreResult<Vec<(Rail, Micros)>> {
         let mut counter = Counter { payout, parts: BTreeMap::new() };
         let range = keys::pointers(payout.seller, Some(payout.until.bytes()), None, None);
         for (n, row) in engine.scan(&range).enumerate() {
             let (key, value) = row?;
-            if !counter.add(&engine, &key, &value)? {
+            if !counter.add(engine, &key, &value)? {
                 break;
             }
             if n % TURN_ROWS == TURN_ROWS - 1 {
@@ -161,15 +161,9 @@ impl Shared {
     }
 
     /// What is wrong with a payout, added up once more.
-    pub(super) fn judge_payout(&self, engine: &Engine, payout: &Payout) -> StoreResult<Vec<String>> {
-        let mut counter = Counter { payout, parts: BTreeMap::new() };
-        for row in engine.scan(&keys::pointers(payout.seller, Some(payout.until.bytes()), None, None)) {
-            let (key, value) = row?;
-            if !counter.add(engine, &key, &value)? {
-                break;
-            }
-        }
-        let earned = counter.parts().iter().map(|(_, part)| part.0).fold(0, i64::saturating_add);
+    pub(super) async fn judge_payout(engine: &Engine, payout: &Payout) -> StoreResult<Vec<String>> {
+        let parts = Self::count(engine, payout).await?;
+        let earned = parts.iter().map(|(_, part)| part.0).fold(0, i64::saturating_add);
         let mut faults = payout.judge(Micros(earned));
         if let Some(posting) = payout.posting() {
             let row = engine.get(&keys::pointer(payout.seller, posting.id().bytes()))?;
@@ -190,7 +184,7 @@ impl PayoutStore for Embedded {
         if payout.stage != PayoutStage::Counting {
             return Ok(PayoutOpened::Open(payout));
         }
-        let parts = self.shared.count(&payout).await?;
+        let parts = Shared::count(&*self.shared.engine()?, &payout).await?;
         let counted = move |draft: &mut Draft<'_>| counted(draft, &payout, parts);
         Ok(match self.shared.run(Operation::PayoutOpen, counted).await? {
             Some(payout) if is_new => PayoutOpened::Opened(payout),

@@ -9,7 +9,7 @@ use super::{
     ids::{PaymentId, PostingId},
     ledger::{Account, Direction, Posting, PostingKind},
     money::Micros,
-    payment::{Payment, PaymentState},
+    payment::{Intent, Payment, PaymentState},
     time::UnixMillis,
 };
 
@@ -238,6 +238,8 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitReason {
+    /// For the rail to say whether what was signed has moved.
+    Rail,
     /// For the buyer's call.
     Call,
     /// For the end of a call that runs, or whose owner died.
@@ -248,6 +250,8 @@ pub enum WaitReason {
     Transfer,
     /// For the rail to show the transfer of a refund.
     Confirmation,
+    /// For a payout that was begun to be added up.
+    Payout,
 }
 
 impl WaitReason {
@@ -255,13 +259,28 @@ impl WaitReason {
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
+            Self::Rail => {
+                "the rail is asked again by itself; when it stays silent, look the payer and the nonce up on the chain"
+            }
             Self::Call => "the buyer may still call; when its window is over the money is owed",
             Self::Claim => "nothing while the call runs; a restart frees a claim whose owner died",
             Self::Refund => "begin a refund: crochet admin refund begin",
             Self::Transfer => "send the transfer, then tell its reference: crochet admin refund sent",
             Self::Confirmation => "check the rail's record, then: crochet admin refund confirm",
+            Self::Payout => "go on with it: crochet admin payout begin --seller",
         }
     }
+}
+
+/// What was signed for a payment and may have moved, unknown to us: its rail did not say.
+#[must_use]
+pub fn waiting_for_rail(payment: &Payment, intent: &Intent) -> Option<Waiting> {
+    (payment.progress.state == PaymentState::Pending).then(|| Waiting {
+        payment: payment.quote.id,
+        amount: payment.quote.price,
+        reason: WaitReason::Rail,
+        since: intent.recorded_at,
+    })
 }
 
 /// The money of a payment that waits, and for what.

@@ -1,8 +1,12 @@
 //! What the tests of the listing actor share: a rail that counts, and a directory on a real store.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use serde_json::Value;
 use storage::{Store, model::*};
 use tempfile::TempDir;
@@ -63,6 +67,38 @@ impl PaymentProvider for Counting {
             payee: "us".into(),
             rail: quote.rail,
         }))
+    }
+}
+
+/// What was counted, by metric and labels: `name{label=value,…}`.
+#[derive(Default)]
+pub(super) struct Counted(parking_lot::Mutex<HashMap<String, Arc<AtomicU64>>>);
+
+impl Counted {
+    pub(super) fn of(&self, key: &str) -> u64 {
+        self.0.lock().get(key).map_or(0, |count| count.load(Ordering::SeqCst))
+    }
+}
+
+impl metrics::Recorder for Counted {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let name = format!("{}{{{}}}", key.name(), labels.join(","));
+        Counter::from_arc(self.0.lock().entry(name).or_default().clone())
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
     }
 }
 
