@@ -163,6 +163,15 @@ async fn balances_on_the_chain_and_our_ledger_agree_to_the_unit() {
         eprintln!("SKIPPED: the client in Python: CROCHET_PYTHON is no Python with x402[evm,httpx]");
     }
 
+    if let Some(program) = std::env::var_os("CROCHET_X402_REQWEST").filter(|program| Path::new(program).is_file()) {
+        let told = scene.client(Command::new(program)).await;
+        assert_eq!(told["status"], 200, "{told}");
+        paid += 10_000;
+        scene.agrees(paid).await;
+    } else {
+        eprintln!("SKIPPED: the client in Rust: CROCHET_X402_REQWEST is no buyer made of x402-reqwest");
+    }
+
     // A settlement whose answer is lost: this facilitator does not tell it again, and the chain does. The money moves
     // once, and the call is made once.
     let calls = scene.seller.calls();

@@ -1,4 +1,4 @@
-//! Unmodified clients of the x402 project buy a call: what they sign, send and understand is theirs, the gateway and the
+//! Unmodified clients of the x402 project, and one of another make, buy a call: what they sign, send and understand is theirs, the gateway and the
 //! facilitator are ours.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests say what they expected")]
@@ -79,6 +79,18 @@ async fn the_projects_python_client_buys_a_call() {
     let mut command = Command::new(python);
     command.args(["-c", include_str!("chain/pay.py")]);
     let told = buys(command).await;
+    let settlement = decode(told["receipt"].as_str().expect("PAYMENT-RESPONSE")).expect("a settlement");
+    assert_eq!((&settlement["success"], &settlement["network"]), (&json!(true), &json!("eip155:84532")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rust_client_of_another_make_buys_a_call() {
+    let program = std::env::var_os("CROCHET_X402_REQWEST").map(PathBuf::from).filter(|program| program.is_file());
+    let Some(program) = program else {
+        eprintln!("SKIPPED: CROCHET_X402_REQWEST is no buyer made of x402-reqwest; ./dev test builds one");
+        return;
+    };
+    let told = buys(Command::new(program)).await;
     let settlement = decode(told["receipt"].as_str().expect("PAYMENT-RESPONSE")).expect("a settlement");
     assert_eq!((&settlement["success"], &settlement["network"]), (&json!(true), &json!("eip155:84532")));
 }
