@@ -94,6 +94,7 @@ fn values(played: &Played) -> BTreeMap<&'static str, u64> {
         values.extend([("hostile_acts", seen.hostile_acts), ("hostile_accepted", seen.hostile_accepted.len() as u64)]);
     }
     values.extend(outage_values(played));
+    values.extend(copy_values(played));
     if let Some(repeats) = seen.repeats {
         values.extend([
             ("answers", repeats.answers),
@@ -123,7 +124,22 @@ fn outage_values(played: &Played) -> BTreeMap<&'static str, u64> {
     values.extend(["end_p50_ms", "end_p99_ms"].into_iter().zip(times(|outage| outage.end_micros)));
     values.extend(["ready_p50_ms", "ready_p99_ms"].into_iter().zip(times(|outage| outage.ready_micros)));
     values.extend(["first_200_p50_ms", "first_200_p99_ms"].into_iter().zip(times(|outage| outage.first_200_micros)));
+    let longest = outages.iter().map(|outage| outage.first_200_micros).max().unwrap_or(0);
+    values.insert("first_200_max_ms", longest.div_ceil(1000));
     values
+}
+
+fn copy_values(played: &Played) -> BTreeMap<&'static str, u64> {
+    let Some(restored) = &played.restored else { return BTreeMap::new() };
+    let lost = restored.facts_lost.len() + restored.findings.count(Fault::Lost);
+    BTreeMap::from([
+        ("copy_ms", restored.copy_micros / 1000),
+        ("copied_purchases", restored.purchases),
+        ("copied_facts", restored.facts),
+        ("copied_facts_lost", lost as u64),
+        ("copied_books_wrong", (restored.findings.wrong.len() - restored.findings.count(Fault::Lost)) as u64),
+        ("copied_proof_wrong", u64::from(restored.proof.is_err())),
+    ])
 }
 
 /// When the last purchase of the last phase came due that came late, from the phase's beginning.

@@ -102,12 +102,15 @@ impl Drop for Gateway {
     }
 }
 
+/// Settings as the environment has them.
+pub fn variables(settings: &[(String, String)]) -> impl Iterator<Item = (String, &String)> {
+    settings.iter().map(|(key, value)| (format!("CROCHET__{}", key.to_uppercase().replace('.', "__")), value))
+}
+
 fn spawn(binary: &Path, settings: &[(String, String)], log: &Path) -> anyhow::Result<Child> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(binary).arg("serve");
-    for (key, value) in settings {
-        command.env(format!("CROCHET__{}", key.to_uppercase().replace('.', "__")), value);
-    }
+    command.envs(variables(settings));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file(log)?);
     command.spawn().context("setpriv (util-linux) could not be started")
 }

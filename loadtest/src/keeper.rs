@@ -2,18 +2,22 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::mpsc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
 
 use crate::{
-    gateway::Gateway,
+    gateway::{Gateway, variables},
     scenario::{EndBy, Scenario},
 };
+
+/// The setting that names the store's folder.
+const STORE: &str = "storage.path";
 
 /// Starts and ends a gateway from one thread that lives as long as this: the process dies with its starter.
 pub struct Keeper {
@@ -25,6 +29,16 @@ enum Order {
     Start(oneshot::Sender<anyhow::Result<String>>),
     Stumble(Duration, oneshot::Sender<anyhow::Result<()>>),
     End(EndBy, oneshot::Sender<anyhow::Result<bool>>),
+    Run(Vec<String>, oneshot::Sender<anyhow::Result<Ran>>),
+    Move(PathBuf, oneshot::Sender<anyhow::Result<()>>),
+}
+
+/// What a command of the gateway's binary said.
+pub struct Ran {
+    /// Whether it exited with 0.
+    pub is_good: bool,
+    /// Its standard output and error.
+    pub said: String,
 }
 
 struct Kept {
@@ -58,6 +72,8 @@ impl Keeper {
                     Order::Start(told) => drop(told.send(kept.start())),
                     Order::Stumble(after, told) => drop(told.send(kept.stumble(after))),
                     Order::End(how, told) => drop(told.send(kept.end(how))),
+                    Order::Run(arguments, told) => drop(told.send(kept.run(&arguments))),
+                    Order::Move(store, told) => drop(told.send(kept.move_to(&store))),
                 }
             }
         });
@@ -94,6 +110,26 @@ impl Keeper {
         answer.await.context("the keeper's thread is gone")?
     }
 
+    /// Runs a command of the gateway's binary on its store, beside it or without it, and waits for its end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<Ran> {
+        let (told, answer) = oneshot::channel();
+        self.order(Order::Run(arguments.iter().map(|text| (*text).to_owned()).collect(), told))?;
+        answer.await.context("the keeper's thread is gone")?
+    }
+
+    /// From now on its store is in `store`. It must not run.
+    ///
+    /// # Errors
+    /// When it runs.
+    pub async fn move_to(&self, store: &Path) -> anyhow::Result<()> {
+        let (told, answer) = oneshot::channel();
+        self.order(Order::Move(store.to_owned(), told))?;
+        answer.await.context("the keeper's thread is gone")?
+    }
+
     fn order(&self, order: Order) -> anyhow::Result<()> {
         let orders = self.orders.as_ref().context("the keeper is leaving")?;
         orders.send(order).ok().context("the keeper's thread is gone")
@@ -122,6 +158,21 @@ impl Kept {
         Gateway::stumble(&self.binary, &self.settings, &self.log, after)
     }
 
+    fn run(&self, arguments: &[String]) -> anyhow::Result<Ran> {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).envs(variables(&self.settings)).stdin(Stdio::null());
+        let output = command.output().with_context(|| self.binary.display().to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Ran { is_good: output.status.success(), said: text(&output.stdout) + &text(&output.stderr) })
+    }
+
+    fn move_to(&mut self, store: &Path) -> anyhow::Result<()> {
+        ensure!(self.running.is_none(), "a gateway that runs does not move");
+        self.settings.retain(|(key, _)| key != STORE);
+        self.settings.push((STORE.to_owned(), store.display().to_string()));
+        Ok(())
+    }
+
     fn end(&mut self, how: EndBy) -> anyhow::Result<bool> {
         let Some(mut gateway) = self.running.take() else { bail!("no gateway is running") };
         match how {
@@ -142,7 +193,7 @@ fn settings(store: &Path, scenario: &Scenario) -> Vec<(String, String)> {
         ("identity.pow_difficulty", "2"),
     ];
     let mut settings: Vec<_> = ours.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    settings.push(("storage.path".to_owned(), store.display().to_string()));
+    settings.push((STORE.to_owned(), store.display().to_string()));
     settings.extend(scenario.gateway.clone());
     settings
 }

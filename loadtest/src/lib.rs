@@ -11,6 +11,7 @@ pub mod agent;
 pub mod api;
 pub mod auditor;
 pub mod books;
+pub mod copying;
 pub mod facilitator;
 pub mod facts;
 pub mod figures;

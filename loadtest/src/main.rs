@@ -18,8 +18,8 @@ use loadtest::{
 /// Buyers and sellers by seed, purchases at a rate, and an audit with books of its own.
 #[derive(Parser)]
 struct Arguments {
-    /// What to play: steady, spike, one_hot_listing, slow_sellers, hostile_mix, kill, idempotent, drain, all of them,
-    /// or a TOML file. Several, separated by commas, are played one after the other.
+    /// What to play: steady, spike, one_hot_listing, slow_sellers, hostile_mix, kill, idempotent, drain, backup, all
+    /// of them, or a TOML file. Several, separated by commas, are played one after the other.
     #[arg(long, default_value = "steady", value_delimiter = ',')]
     scenario: Vec<String>,
     /// The gateway's public address, in dev mode: http://127.0.0.1:8080.

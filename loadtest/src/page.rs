@@ -225,6 +225,7 @@ mod tests {
             seller_complaints: Vec::new(),
             facts_lost: vec!["pay_1: <gone>".into()],
             facts: 1,
+            restored: None,
         }
     }
 

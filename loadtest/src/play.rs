@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use crate::{
     api::Api,
     auditor::{self, Findings},
+    copying::{self, Copy, Restored},
     facts, idempotent,
     keeper::Keeper,
     market::Market,
@@ -47,6 +48,8 @@ pub struct Played {
     pub facts_lost: Vec<String>,
     /// How many facts were asked for again.
     pub facts: u64,
+    /// What came of a copy of the store.
+    pub restored: Option<Restored>,
 }
 
 /// Plays a scenario: opens the market, makes the load, asks for every fact again, audits the books.
@@ -56,7 +59,8 @@ pub struct Played {
 pub async fn play(scenario: Scenario, seed: u64, place: &Place) -> anyhow::Result<Played> {
     scenario.check()?;
     let can_be_ended = matches!(place, Place::Own { .. });
-    ensure!(can_be_ended || scenario.outages.is_none(), "outages need a gateway that is started here: --serve BINARY");
+    let ends_it = scenario.outages.is_some() || scenario.copying.is_some();
+    ensure!(can_be_ended || !ends_it, "outages and copies need a gateway that is started here: --serve BINARY");
     let (base, keeper) = match place {
         Place::Running(base) => (base.clone(), None),
         Place::Own { binary, directory } => {
@@ -67,15 +71,22 @@ pub async fn play(scenario: Scenario, seed: u64, place: &Place) -> anyhow::Resul
     ensure!(is_loopback(&base), "only this machine is loaded, not {base}: sellers of the load listen on loopback");
     let market = Market::open(&Api::new(&base)?, &scenario, seed).await.context("opening the market")?;
     let run = Arc::new(Run::new(market, scenario, seed));
-    make_load(&run, keeper.as_ref()).await?;
+    let copy = make_load(&run, keeper.as_ref(), place).await?;
     let seen = run.take_seen();
     let progress = Progress::new("every fact again", seen.purchases.len() as u64);
     let (facts_lost, facts) = facts::check(&run, &seen.purchases, &progress).await?;
     progress.finish();
     let kills = run.scenario.outages.is_some_and(|outages| outages.signal == EndBy::Kill);
     let findings = auditor::audit(&run.market, &told_once(&seen), kills).await.context("the audit")?;
+    let restored = match (copy, keeper.as_ref(), place) {
+        (Some(copy), Some(keeper), Place::Own { directory, .. }) => {
+            Some(copying::restore(&run, keeper, copy, directory).await.context("the copy")?)
+        }
+        _ => None,
+    };
     let seller_complaints = run.market.shops.iter().flat_map(|shop| shop.server.complaints()).collect();
-    Ok(Played { scenario: run.scenario.clone(), seed, seen, findings, seller_complaints, facts_lost, facts })
+    let scenario = run.scenario.clone();
+    Ok(Played { scenario, seed, seen, findings, seller_complaints, facts_lost, facts, restored })
 }
 
 /// Purchases whose buyer gave up in the idempotent scenario stand there twice; the audit wants each once.
@@ -84,19 +95,29 @@ fn told_once(seen: &Seen) -> Vec<crate::books::Purchase> {
     seen.purchases.iter().filter(|purchase| !is_repeat(purchase)).cloned().collect()
 }
 
-async fn make_load(run: &Arc<Run>, keeper: Option<&Keeper>) -> anyhow::Result<()> {
+async fn make_load(run: &Arc<Run>, keeper: Option<&Keeper>, place: &Place) -> anyhow::Result<Option<Copy>> {
     let (name, purchases) = (run.scenario.name.clone(), run.scenario.purchases());
     if let Some(plan) = run.scenario.idempotent {
         let progress = Progress::new(&name, (plan.clients * plan.ids) as u64);
         idempotent::run(run, plan, &progress).await?;
         progress.finish();
-        return Ok(());
+        return Ok(None);
+    }
+    if let (Some(plan), Some(keeper), Place::Own { directory, .. }) = (run.scenario.copying, keeper, place) {
+        let progress = Progress::new(&name, purchases);
+        let made = tokio::join!(
+            workload::run(run, &progress),
+            workload::be_hostile(run),
+            copying::make(run, keeper, plan, directory)
+        );
+        progress.finish();
+        return made.0.and(made.1).and(made.2).map(Some);
     }
     let Some(outages) = run.scenario.outages else {
         let progress = Progress::new(&name, purchases);
         let (load, hostile) = tokio::join!(workload::run(run, &progress), workload::be_hostile(run));
         progress.finish();
-        return load.and(hostile);
+        return load.and(hostile).map(|()| None);
     };
     let keeper = keeper.context("a gateway that is started here")?;
     let progress = Progress::new(&format!("{name}, outages"), outages.count.into());
@@ -107,7 +128,7 @@ async fn make_load(run: &Arc<Run>, keeper: Option<&Keeper>) -> anyhow::Result<()
         outages::make(run, keeper, outages, &progress)
     );
     progress.finish();
-    made.0.and(made.1).and(made.2)
+    made.0.and(made.1).and(made.2).map(|()| None)
 }
 
 fn is_loopback(base: &str) -> bool {

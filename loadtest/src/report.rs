@@ -50,6 +50,12 @@ pub fn report(played: &Played, figures: &[Figure]) -> Result<String, fmt::Error>
     show(&mut text, "lost", played.facts_lost.iter())?;
     show(&mut text, "not refused", seen.hostile_accepted.iter())?;
     show(&mut text, "books", findings.wrong.iter().map(|finding| format!("{:?}: {}", finding.fault, finding.text)))?;
+    if let Some(restored) = &played.restored {
+        show(&mut text, "lost in the copy", restored.facts_lost.iter())?;
+        let wrong = restored.findings.wrong.iter();
+        show(&mut text, "books of the copy", wrong.map(|finding| format!("{:?}: {}", finding.fault, finding.text)))?;
+        show(&mut text, "proof of the copy", restored.proof.as_ref().err().into_iter())?;
+    }
     for figure in figures {
         writeln!(text, "{figure}")?;
     }

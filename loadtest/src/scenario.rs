@@ -14,7 +14,7 @@ const SECONDS_MAX: u64 = 4 * 3600;
 pub const STUMBLE_MS: u64 = 120;
 
 /// The scenarios that are compiled in.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
     ("steady", include_str!("../scenarios/steady.toml")),
     ("spike", include_str!("../scenarios/spike.toml")),
     ("one_hot_listing", include_str!("../scenarios/one_hot_listing.toml")),
@@ -23,6 +23,7 @@ const BUILT_IN: [(&str, &str); 8] = [
     ("kill", include_str!("../scenarios/kill.toml")),
     ("idempotent", include_str!("../scenarios/idempotent.toml")),
     ("drain", include_str!("../scenarios/drain.toml")),
+    ("backup", include_str!("../scenarios/backup.toml")),
 ];
 
 /// A run. Everything that chance decides in it, a seed decides.
@@ -51,6 +52,8 @@ pub struct Scenario {
     pub sellers: Sellers,
     /// Ends the gateway again and again, and starts it again.
     pub outages: Option<Outages>,
+    /// Copies the store under load, and asks a gateway on the copy for every fact again.
+    pub copying: Option<Copying>,
     /// Instead of phases: every id asked for by every client.
     pub idempotent: Option<Idempotent>,
     /// Knobs of a gateway that is started here, beside its defaults.
@@ -136,6 +139,14 @@ pub struct Outages {
     pub stumbling: u8,
 }
 
+/// Copies the store under load.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copying {
+    /// After so much of the load, milliseconds.
+    pub after_ms: u64,
+}
+
 /// How a gateway is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -215,6 +226,10 @@ impl Scenario {
             ensure!((1..=10_000).contains(&outages.count), "outages.count: 1 to 10000");
             ensure!(least <= most && most <= 600_000, "outages.gap_ms: two numbers in order, at most 600000");
         }
+        if let Some(Copying { after_ms }) = self.copying {
+            ensure!(self.outages.is_none() && self.idempotent.is_none(), "copying: beside phases only");
+            ensure!(after_ms < self.seconds() * 1000, "copying.after_ms is past the end of the load");
+        }
         if let Some(Idempotent { clients, ids }) = self.idempotent {
             ensure!((1..=512).contains(&clients) && (1..=100_000).contains(&ids), "idempotent: 1 to 512, 1 to 100000");
         }
@@ -253,7 +268,7 @@ mod tests {
         for name in Scenario::names() {
             assert_eq!(Scenario::find(name).unwrap().name, name);
         }
-        assert_eq!(std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap().count(), 8);
+        assert_eq!(std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap().count(), 9);
     }
 
     #[test]

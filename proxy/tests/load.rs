@@ -27,6 +27,11 @@ fn is_nightly() -> bool {
     std::env::var_os("CROCHET_NIGHTLY").is_some()
 }
 
+/// A release build that is to be played with, when one is named.
+fn release() -> Option<PathBuf> {
+    std::env::var_os("CROCHET_BIN").map(PathBuf::from)
+}
+
 /// What this starts, and where its stores and logs are.
 struct Stage {
     binary: PathBuf,
@@ -36,7 +41,8 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self { binary: Path::new(env!("CARGO_BIN_EXE_crochet")).to_owned(), directory }
+        let binary = release().unwrap_or_else(|| Path::new(env!("CARGO_BIN_EXE_crochet")).to_owned());
+        Self { binary, directory }
     }
 
     /// A gateway whose third start is on the store as it was before its second: what was acknowledged between is gone.
@@ -76,6 +82,8 @@ impl Stage {
 /// Plays a scenario on a gateway of its own and asks that every target is reached.
 async fn reaches_its_targets(name: &str, adapt: impl FnOnce(&mut Scenario)) {
     let (figures, told) = Stage::new().play(name, adapt).await;
+    // Times are told even where nobody judges them.
+    eprintln!("{told}");
     assert!(figures.iter().all(Figure::is_passed), "{told}");
     let judged = figures.iter().filter(|figure| figure.target.is_some()).count();
     assert!(judged >= 4, "{told}");
@@ -126,6 +134,18 @@ async fn kills_at_random_moments_lose_and_double_no_acknowledged_fact() {
 #[tokio::test(flavor = "multi_thread")]
 async fn drains_under_load_cut_and_interrupt_nothing() {
     reaches_its_targets("drain", |scenario| set_outages(scenario, if is_nightly() { 20 } else { 4 })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_made_under_load_has_every_fact_that_was_acknowledged_before_it_began() {
+    reaches_its_targets("backup", |scenario| {
+        if !is_nightly() && release().is_none() {
+            (scenario.phases[0].rate, scenario.phases[0].seconds) = (60, 15);
+            scenario.copying.as_mut().expect("a copy").after_ms = 5_000;
+            scenario.targets.insert("copied_purchases".into(), Target { at_least: Some(30), at_most: None });
+        }
+    })
+    .await;
 }
 
 /// The other tests of this file can fail.
