@@ -5,6 +5,7 @@
 
 pub(crate) mod bar;
 pub(crate) mod channel;
+mod export;
 mod money;
 pub(crate) mod order;
 mod record;
@@ -22,6 +23,7 @@ use storage::model::Clock;
 use crate::cli::ConfigFile;
 use bar::Bar;
 use channel::Operator;
+pub use export::export;
 use order::{Desk, Done, Errand, Kind, Order, Subject, TransferKind};
 
 /// Why something is done is said in so many characters at most.

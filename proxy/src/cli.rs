@@ -57,6 +57,15 @@ pub enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Tells every record of the store in words, while it serves or when it is stopped
+    Export {
+        /// A line of JSON a record
+        #[arg(long, required = true)]
+        ndjson: bool,
+        /// Where the configuration is.
+        #[command(flatten)]
+        file: ConfigFile,
+    },
     /// What operators do by hand: on a stopped store directly, on a running one through its operations port
     #[command(subcommand)]
     Admin(AdminCommand),

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Restore { from, file } => {
             file.load(false).map(|config| admin::restore(&config, from).and_then(|text| say(&text)))
         }
+        Command::Export { file, .. } => file.load(false).map(|config| export(&config)),
         Command::Admin(order) => order.file().load(false).map(|config| operate(&config, order)),
         Command::VerifySignature(asked) => return verify_signature::run(asked, |text| drop(say(text)), complain),
         Command::Config { file, .. } => file.effective().map(|text| say(&text)),
@@ -121,6 +122,11 @@ fn operate(config: &Config, order: &AdminCommand) -> anyhow::Result<()> {
 fn back_up(config: &Config, into: &Path) -> anyhow::Result<()> {
     telemetry::log(config)?;
     say(&admin::backup(config, into, cli::user())?)
+}
+
+fn export(config: &Config) -> anyhow::Result<()> {
+    telemetry::log(config)?;
+    admin::export(config, cli::user())
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ mod codec;
 mod commit;
 mod draft;
 mod engine;
+mod export;
 mod history;
 mod housekeeping;
 mod identity;
@@ -43,8 +44,9 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 pub use measures::{OPEN_STATES, OPERATIONS};
 pub use vitals::GUARD_EXIT_CODE;
@@ -66,7 +68,7 @@ use crate::{
     error::{StoreError, StoreResult},
     model::{Clock, Owner, Payment, PaymentId, UnixMillis},
     sealed::Sealer,
-    store::{BackupReport, Store},
+    store::{BackupReport, ExportReport, Store},
 };
 
 /// Where a test may step in.
@@ -350,6 +352,16 @@ impl Store for Embedded {
         let started = thread.spawn(move || drop(caller.send(shared.backup(&into))));
         started.map_err(|error| StoreError::Unavailable(format!("no thread for the backup: {error}")))?;
         report.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the backup was broken off".into())))
+    }
+
+    async fn export(&self, out: mpsc::Sender<Bytes>) -> StoreResult<ExportReport> {
+        let shared = Arc::clone(&self.shared);
+        let (caller, report) = oneshot::channel();
+        // As a backup: it reads for minutes.
+        let thread = std::thread::Builder::new().name("store-export".into());
+        let started = thread.spawn(move || drop(caller.send(shared.export(out))));
+        started.map_err(|error| StoreError::Unavailable(format!("no thread for the export: {error}")))?;
+        report.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the export was broken off".into())))
     }
 
     async fn close(&self) -> StoreResult<()> {

@@ -16,7 +16,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 use crate::{
     error::{StoreError, StoreResult},
@@ -388,6 +391,10 @@ impl Store for Faulty {
 
     async fn backup(&self, into: &Path) -> StoreResult<BackupReport> {
         self.base.backup(into).await
+    }
+
+    async fn export(&self, out: mpsc::Sender<Bytes>) -> StoreResult<ExportReport> {
+        self.base.export(out).await
     }
 
     async fn close(&self) -> StoreResult<()> {

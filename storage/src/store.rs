@@ -23,11 +23,16 @@ pub use secrets::*;
 pub use trust::*;
 pub use work::*;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
 
-use crate::{error::StoreResult, model::Owner};
+use crate::{
+    error::{StoreError, StoreResult},
+    model::Owner,
+};
 
 /// Everything that is kept, behind one handle.
 #[async_trait]
@@ -61,6 +66,15 @@ pub trait Store:
     /// `Unavailable` when the folder exists or cannot be written, or when this backend is copied by its own tools.
     async fn backup(&self, into: &Path) -> StoreResult<BackupReport>;
 
+    /// Tells every record of one moment in lines of JSON, piece by piece into `out`, while it serves. What is sealed
+    /// stays so.
+    ///
+    /// # Errors
+    /// `Unavailable` when `out` is closed, or when this backend is exported by its own tools.
+    async fn export(&self, _out: mpsc::Sender<Bytes>) -> StoreResult<ExportReport> {
+        Err(StoreError::Unavailable("this backend is exported by its own tools".into()))
+    }
+
     /// Finishes what was begun, syncs and closes. Every later call is `Unavailable`.
     ///
     /// # Errors
@@ -79,4 +93,15 @@ pub struct BackupReport {
     pub files: u64,
     /// Bytes written or read.
     pub bytes: u64,
+}
+
+/// What an export came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExportReport {
+    /// Keys with their values.
+    pub entries: u64,
+    /// Files of larger results.
+    pub files: u64,
+    /// Lines, by the kind of their records.
+    pub records: BTreeMap<&'static str, u64>,
 }

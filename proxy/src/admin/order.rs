@@ -8,13 +8,14 @@ use std::{
 };
 
 use actors::Actors;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use storage::{
     BackupReport, BooksPage, Change, Changed, Store, StoreError, StoreResult,
     model::{Clock, Listing, ListingId, ListingStatus, ProfileId, SuspendedBy},
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::record::Record;
 pub use transfers::{Transfer, TransferKind, TransferStep};
@@ -62,6 +63,8 @@ pub enum Order {
         /// It was ordered before, and this is the question how far it is.
         is_begun: bool,
     },
+    /// Tells every record, in lines: see [`Desk::export`].
+    Export,
     /// One part of the proof of the books.
     Books {
         /// Where the part before said that this one begins.
@@ -200,10 +203,24 @@ impl Desk {
         if errand.order.is_unrecorded() {
             return self.carry_out(&errand.order).await;
         }
+        self.recorded(errand, self.carry_out(&errand.order)).await
+    }
+
+    /// Tells every record into `out`, in lines of JSON. Who, why and what is on disk before it is done.
+    ///
+    /// # Errors
+    /// [`Failed`]: what was told is not the whole.
+    pub async fn export(&self, errand: &Errand, out: mpsc::Sender<Bytes>) -> Result<(), Failed> {
+        let told = async { self.store.export(out).await.map(drop).map_err(Failed::from) };
+        self.recorded(errand, told).await
+    }
+
+    /// Does it between two lines of the record.
+    async fn recorded<T>(&self, errand: &Errand, work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
         let Errand { who, why, order } = errand;
         tracing::info!(target: "admin", who, why, ?order, "ordered");
         self.record.note(self.clock.now(), "ordered", errand, None)?;
-        let done = self.carry_out(order).await;
+        let done = work.await;
         let (event, fault) = match &done {
             Ok(_) => ("done", None),
             Err(failed) => ("failed", Some(failed.to_string())),
@@ -222,6 +239,7 @@ impl Desk {
             Order::Resume(subject) => self.set(subject, false).await,
             Order::Backup { into, is_begun: false } => self.backup(into),
             Order::Backup { into, is_begun: true } => self.backed_up(into).await,
+            Order::Export => Err(Failed::Bad("an export comes in pieces, and this asks for one answer".into())),
             Order::Books { after } => Ok(Done::Books(Box::new(self.store.books_page(after.clone()).await?))),
             Order::Transfer { kind, of, step } => self.transfer(*kind, of, step).await,
             Order::Payable { after } => self.payable(after.as_deref()).await,

@@ -23,12 +23,14 @@ use tokio::{
 
 use super::scrape;
 use crate::admin::{
-    channel::{self, Counter},
+    channel::{self, Answer, Counter, Lines},
     order::Desk,
 };
 
 /// A request's head must be there by then, and its answer be taken.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Who takes no line for so long is left: the store holds on to what it tells meanwhile.
+const LINES_PATIENCE: Duration = Duration::from_secs(60);
 const HEAD_MAX: usize = 8 << 10;
 /// How often recorded samples are folded into their buckets, so that they do not pile up between two scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -116,7 +118,10 @@ async fn accept(listener: std::net::TcpListener, operations: Arc<Operations>) ->
                 let operations = operations.clone();
                 tokio::spawn(async move {
                     let _place = place;
-                    let _ = timeout(PATIENCE * 2, operations.answer(stream, peer)).await;
+                    // Lines are taken as long as whoever asked goes on taking them.
+                    if let Ok(Ok(Some(told))) = timeout(PATIENCE * 2, operations.answer(stream, peer)).await {
+                        let _ = told.send().await;
+                    }
                 });
             }
         }
@@ -124,13 +129,16 @@ async fn accept(listener: std::net::TcpListener, operations: Arc<Operations>) ->
 }
 
 impl Operations {
-    async fn answer(&self, mut stream: TcpStream, peer: SocketAddr) -> std::io::Result<()> {
-        let Some(asked) = timeout(PATIENCE, read(&mut stream)).await.ok().flatten() else { return Ok(()) };
+    /// Answers; what comes in lines is left to be sent.
+    async fn answer(&self, mut stream: TcpStream, peer: SocketAddr) -> std::io::Result<Option<Told>> {
+        let Some(asked) = timeout(PATIENCE, read(&mut stream)).await.ok().flatten() else { return Ok(None) };
         let (status, content_type, body) = match (asked.method.as_str(), asked.path.as_str()) {
             ("POST", channel::PATH) => {
                 let ends = (peer, stream.local_addr()?);
-                let (status, json) = self.counter.answer(ends, asked.authorization.as_deref(), &asked.body).await;
-                (status, "application/json", json.to_string())
+                match self.counter.answer(ends, asked.authorization.as_deref(), &asked.body).await {
+                    Answer::Whole(status, json) => (status, "application/json", json.to_string()),
+                    Answer::Lines(lines) => return Ok(Some(Told { stream, lines })),
+                }
             }
             ("GET", path) => self.route(path),
             _ => ("405 Method Not Allowed", "text/plain; charset=utf-8", "GET, or POST /internal/admin\n".into()),
@@ -141,7 +149,8 @@ impl Operations {
         );
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(body.as_bytes()).await?;
-        stream.shutdown().await
+        stream.shutdown().await?;
+        Ok(None)
     }
 
     fn route(&self, path: &str) -> (&'static str, &'static str, String) {
@@ -178,6 +187,29 @@ impl Operations {
         }
         reasons.extend(self.actors.health().store.map(|reason| format!("store: {reason}")));
         reasons
+    }
+}
+
+/// Lines, and who asked for them.
+struct Told {
+    stream: TcpStream,
+    lines: Lines,
+}
+
+impl Told {
+    /// Sends them; when one is missing the last chunk does not come.
+    async fn send(mut self) -> std::io::Result<()> {
+        const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\
+            Connection: close\r\n\r\n";
+        self.stream.write_all(HEAD).await?;
+        while let Some(piece) = self.lines.next().await {
+            let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
+            timeout(LINES_PATIENCE, self.stream.write_all(&chunk)).await??;
+        }
+        if self.lines.are_whole().await {
+            self.stream.write_all(b"0\r\n\r\n").await?;
+        }
+        self.stream.shutdown().await
     }
 }
 

@@ -21,7 +21,7 @@ const SLUG: &str = "slug";
 
 /// Who has a slug, and the number that the next one who wants it is tried with.
 #[derive(Serialize, Deserialize)]
-struct SlugOwner {
+pub(super) struct SlugOwner {
     listing: ListingId,
     next: u32,
 }

@@ -332,17 +332,25 @@ pub(crate) fn read_payment(engine: &Engine, id: PaymentId) -> StoreResult<Option
             Some(_) => Err(StoreError::Corrupt(format!("{id} has progress and no quote"))),
         };
     };
-    let mut payment: Payment = decode("payment", &record)?;
+    fold_payment(id, &record, delta.as_deref()).map(|payment| Some(Arc::new(payment)))
+}
+
+/// A payment out of its record and, while it is under way, its delta.
+///
+/// # Errors
+/// `Corrupt` when they are not its.
+pub(crate) fn fold_payment(id: PaymentId, record: &[u8], delta: Option<&[u8]>) -> StoreResult<Payment> {
+    let mut payment: Payment = decode("payment", record)?;
     if payment.quote.id != id {
         return Err(StoreError::Corrupt(format!("the record of {id} is that of {}", payment.quote.id)));
     }
     if let Some(delta) = delta {
-        let progress: Progress = decode("progress of a payment", &delta)?;
+        let progress: Progress = decode("progress of a payment", delta)?;
         if progress.version > payment.progress.version {
             payment.progress = progress;
         }
     }
-    Ok(Some(Arc::new(payment)))
+    Ok(payment)
 }
 
 #[cfg(test)]

@@ -42,9 +42,25 @@ pub(crate) struct Range {
     pub(crate) to: Vec<u8>,
 }
 
-/// The kinds of keys, each with the byte that it begins with. Never reuse one: old stores have them.
-#[derive(Clone, Copy)]
-enum Tag {
+macro_rules! tags {
+    ($($name:ident = $byte:literal),* $(,)?) => {
+        /// The kinds of keys, each with the byte that it begins with. Never reuse one: old stores have them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Tag { $($name = $byte),* }
+
+        impl Tag {
+            /// The kind of a key that begins with this byte.
+            pub(crate) fn of(byte: u8) -> Option<Self> {
+                match byte {
+                    $($byte => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+tags! {
     Payment = 1,
     Delta = 2,
     QuoteIdentity = 3,

@@ -103,7 +103,13 @@ impl Chain {
         self.try_still(token, payee, transfer, transaction).await.unwrap_or(Stands::Unknown)
     }
 
-    async fn try_still(&self, token: Account, payee: Account, transfer: &Transfer, transaction: &str) -> Option<Stands> {
+    async fn try_still(
+        &self,
+        token: Account,
+        payee: Account,
+        transfer: &Transfer,
+        transaction: &str,
+    ) -> Option<Stands> {
         // A transaction's hash is all of it: where it is, so is what it moved.
         if self.receipt(transaction).await?.is_some_and(|receipt| receipt.uses(token, transfer)) {
             return Some(Stands::Yes);
