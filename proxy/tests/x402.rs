@@ -5,6 +5,8 @@
 
 #[path = "x402/reorg.rs"]
 mod reorg;
+#[path = "x402/silent.rs"]
+mod silent;
 mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
