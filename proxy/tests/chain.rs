@@ -39,6 +39,7 @@ fn anvil(folder: &Path) -> Option<PathBuf> {
 
 struct Scene {
     chain: Child,
+    node: String,
     facilitator: String,
     gateway: Gateway,
     seller: Seller,
@@ -76,27 +77,48 @@ impl Scene {
         let mut line = String::new();
         BufReader::new(chain.stdout.take().expect("piped")).read_line(&mut line).expect("ready line");
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        let facilitator = ready["facilitator"].as_str().expect("its URL").to_string();
+        let url = |name: &str| ready[name].as_str().expect("its URL").to_string();
+        let (facilitator, node) = (url("facilitator"), url("chain"));
         let gateway = Gateway::with(&[
             ("CROCHET__PAYMENTS__SANDBOX__ENABLED", "false"),
             ("CROCHET__PAYMENTS__DEFAULT_RAIL", "x402"),
             ("CROCHET__PAYMENTS__X402__ENABLED", "true"),
             ("CROCHET__PAYMENTS__X402__FACILITATOR_URL", &facilitator),
             ("CROCHET__PAYMENTS__X402__NETWORK", "eip155:84532"),
-            ("CROCHET__PAYMENTS__X402__CHAIN_URL", ready["chain"].as_str().expect("its URL")),
+            ("CROCHET__PAYMENTS__X402__CHAIN_URL", &node),
             ("CROCHET__PAYMENTS__X402__PAY_TO", PAY_TO),
+            // What was paid is looked for on the chain again and again.
+            ("CROCHET__PAYMENTS__REREADS__PAID_AFTER", "1s,5s"),
+            ("CROCHET__PAYMENTS__REREADS__AGAIN_AFTER", "200ms"),
+            ("CROCHET__PAYMENTS__REREADS__EVERY", "200ms"),
+            ("CROCHET__CONTROL__ROLL_UP_EVERY", "200ms"),
         ]);
         let seller = Seller::start().await;
         let (owner, buyer) = (Agent::register(&gateway).await, Agent::register(&gateway).await);
         let (listing, _) = owner.list(&gateway, &seller.url("/ok"), "0.01").await;
         let http = reqwest::Client::new();
-        Self { chain, facilitator, gateway, seller, buyer, owner, listing, payer, folder, http }
+        Self { chain, node, facilitator, gateway, seller, buyer, owner, listing, payer, folder, http }
     }
 
     async fn ask(&self, path: &str, body: Value) -> Value {
         let url = format!("{}{path}", self.facilitator);
         let request = if body.is_null() { self.http.get(url) } else { self.http.post(url).json(&body) };
         request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    /// Has the chain's node do something.
+    async fn node(&self, method: &str, params: Value) -> Value {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let answer = self.http.post(&self.node).json(&body).send().await.expect("an answer");
+        let answer: Value = answer.json().await.expect("JSON");
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// What the payment's page shows as taken back.
+    async fn taken_back(&self, payment: &str) -> Value {
+        let shown = self.buyer.get(&self.gateway, &format!("/api/v1/payments/{payment}")).await;
+        shown.expect(200).json["data"]["taken_back_micros"].clone()
     }
 
     /// What `who` has on the chain.
@@ -200,4 +222,20 @@ async fn balances_on_the_chain_and_our_ledger_agree_to_the_unit() {
     let reason = refused.details()["reason"].as_str().expect("a reason");
     assert!(reason.starts_with("invalid_exact_evm") || reason.contains("insufficient"), "{reason}");
     scene.agrees(paid).await;
+
+    // The chain is reorganised: the block with the last transfer is on it no more, and what comes after it is final.
+    let before = scene.node("evm_snapshot", json!([])).await;
+    let quoted = scene.buyer.call(&scene.gateway, &scene.listing, BODY, &[]).await;
+    let signature = scene.payer.pay(quoted.header("payment-required")).expect("signed");
+    let answer = scene.buyer.call(&scene.gateway, &scene.listing, BODY, &[("PAYMENT-SIGNATURE", &signature)]).await;
+    answer.expect(200);
+    assert_eq!(scene.balance(PAY_TO).await, paid + 10_000);
+    assert_eq!(scene.node("evm_revert", json!([before])).await, true);
+    assert_eq!(scene.balance(PAY_TO).await, paid);
+    scene.node("anvil_mine", json!(["0xc8", "0x3c"])).await;
+    let id = quoted.payment_id();
+    support::eventually("it is posted", async || scene.taken_back(&id).await == json!(10_000)).await;
+    let adjusted = |rows: Vec<Value>| rows.iter().filter(|row| row["entry_type"] == "adjustment").count();
+    assert_eq!(adjusted(scene.buyer.ledger(&scene.gateway).await), 1, "and nothing of the transfers that stand");
+    assert_eq!(adjusted(scene.owner.ledger(&scene.gateway).await), 1);
 }
