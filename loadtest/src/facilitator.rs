@@ -24,6 +24,9 @@ use crate::{
 
 const TRANSFER: &str = "Transfer(address,address,uint256)";
 const USED: &str = "AuthorizationUsed(address,bytes32)";
+/// The last block of the chain, and the one that holds all that happened.
+const HEAD: u64 = 0x1_0000;
+const MINED_AT: u64 = HEAD - 16;
 const CANCELED: &str = "AuthorizationCanceled(address,bytes32)";
 
 /// How it behaves until it is told otherwise.
@@ -226,7 +229,7 @@ impl Facilitator {
             Some("eth_getBlockByNumber") => {
                 let late = if param("/0") == "finalized" { books.steering.final_after } else { 0 };
                 let seconds = unix_seconds() + books.steering.ahead - late;
-                json!({ "number": "0x10000", "timestamp": format!("{seconds:#x}") })
+                json!({ "number": format!("{HEAD:#x}"), "timestamp": format!("{seconds:#x}") })
             }
             Some("eth_getLogs") => {
                 let (payer, nonce) = (param("/0/topics/1"), param("/0/topics/2"));
@@ -237,10 +240,11 @@ impl Facilitator {
                 let log = hash.map(|hash| {
                     json!({
                         "address": param("/0/address"), "topics": [topic(event), payer, nonce], "data": "0x",
-                        "transactionHash": hash, "blockNumber": "0x8000",
+                        "transactionHash": hash, "blockNumber": format!("{MINED_AT:#x}"),
                     })
                 });
-                json!(log.into_iter().collect::<Vec<_>>())
+                let from = u64::from_str_radix(param("/0/fromBlock").trim_start_matches("0x"), 16).unwrap_or(0);
+                json!(log.into_iter().filter(|_| from <= MINED_AT).collect::<Vec<_>>())
             }
             Some("eth_getTransactionReceipt") => {
                 let found = books.settled.iter().find(|(_, transfer)| transfer.transaction == param("/0"));

@@ -68,6 +68,20 @@ async fn f9_a_transfer_that_is_on_the_chain_still_or_again_stays_paid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn f9_what_was_taken_further_back_than_is_looked_stays_paid() {
+    let mut knobs = LOOKS.to_vec();
+    knobs.push(("CROCHET__PAYMENTS__X402__CHAIN_BLOCKS", "8"));
+    let scene = with_a_chain_and(&knobs).await;
+    scene.steer(json!({"ahead": 3600, "faults": {"/chain": {"status": 500, "body": {}}}})).await;
+    let id = scene.bought().await;
+    scene.reorganise(true).await;
+    scene.steer(json!({"ahead": 3600})).await;
+    let said = || scene.gateway.log().contains("further back than payments.x402.chain_blocks reaches");
+    support::eventually("it is told", async || said()).await;
+    assert_eq!(scene.taken_back(&id).await, json!(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn f9_without_a_node_of_the_chain_it_is_said_that_nobody_can_tell() {
     let mut knobs = vec![("CROCHET__PAYMENTS__SANDBOX__ENABLED", "false"), ("CROCHET__PAYMENTS__DEFAULT_RAIL", "x402")];
     knobs.extend(LOOKS);

@@ -456,6 +456,6 @@ mod tests {
         let listing = crate::model::ListingId::mint(UnixMillis(8));
         let key = keys::listing_of(ProfileId::mint(UnixMillis(9)), listing);
         assert_eq!(named(shape(Tag::ListingOf).1, &key.bytes[1..])["listing"], listing.to_string());
-        assert_eq!(readable(json!({ "a": [[7; 16], [1, 2]] })), json!({ "a": ["07".repeat(16), [1, 2]] }));
+        assert_eq!(readable(json!({ "a": [vec![7; 16], vec![1, 2]] })), json!({ "a": ["07".repeat(16), [1, 2]] }));
     }
 }

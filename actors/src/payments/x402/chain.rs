@@ -126,10 +126,13 @@ impl Chain {
                 (false, false) => Stands::Unknown,
             });
         }
+        if self.is_taken(token, transfer, "latest").await? {
+            // What was taken by something else was seen when it was younger.
+            tracing::warn!(transaction, "a transfer was taken further back than payments.x402.chain_blocks reaches");
+            return Some(Stands::Yes);
+        }
         let is_final = end.seconds >= transfer.valid_before;
-        let is_free = is_final
-            && !self.is_taken(token, transfer, "latest").await?
-            && !self.is_taken(token, transfer, "finalized").await?;
+        let is_free = is_final && !self.is_taken(token, transfer, "finalized").await?;
         Some(if is_free { Stands::No } else { Stands::Unknown })
     }
 
