@@ -92,6 +92,7 @@ macro_rules! conformance {
             payouts:
                 a_payout_takes_all_that_was_earned_once_whoever_asks_how_often,
                 money_taken_back_before_a_payout_is_not_paid_and_after_it_is_the_marketplaces_loss,
+                what_was_taken_back_is_not_paid_out_where_the_clock_went_back_since,
                 a_clock_that_goes_back_loses_no_earnings,
                 sellers_to_whom_something_is_due_are_listed_in_pages,
                 payouts_beside_calls_and_reversals_count_everything_once;

@@ -28,6 +28,8 @@ pub(crate) struct Memory {
     /// How many quotes each buyer has open.
     pub(crate) open_quotes: OpenQuotes,
     last_event: [u8; 16],
+    /// The last in order of all that this life minted.
+    newest_event: [u8; 16],
     /// What is added up is closed up to here: nothing is minted at or before it.
     cut: [u8; 16],
 }
@@ -44,13 +46,17 @@ impl Memory {
             drawn
         };
         self.last_event = event;
+        self.newest_event = self.newest_event.max(event);
         PostingId::from_bytes(event)
     }
 
     /// An event that sorts before all that are minted from now on: the last of its millisecond, for what an earlier life
-    /// minted in it is before it, too.
-    pub(crate) fn cut(&mut self, now: UnixMillis) -> PostingId {
-        let event = u128::from_be_bytes(behind(self.cut, PostingId::mint(now).bytes()));
+    /// minted in it is before it, too. And behind all that were minted, also where the clock went back since: `newest` is
+    /// what earlier lives left.
+    pub(crate) fn cut(&mut self, now: UnixMillis, newest: Option<PostingId>) -> PostingId {
+        let drawn = behind(self.cut, PostingId::mint(now).bytes());
+        let minted = self.newest_event.max(newest.map_or([0; 16], PostingId::bytes));
+        let event = u128::from_be_bytes(drawn.max(minted));
         let cut = PostingId::from_bytes((event | ((1 << RANDOM_BITS) - 1)).to_be_bytes());
         self.close(cut);
         cut
@@ -398,7 +404,7 @@ mod tests {
         assert!(minted.is_sorted_by(|a, b| a < b), "{minted:?}");
         assert!(memory.mint(UnixMillis(1)).bytes() < minted[0], "a clock that went back is believed");
         let mut later: Vec<_> = [20, 20].map(|ms| memory.mint(UnixMillis(ms)).bytes()).into();
-        later.push(memory.cut(UnixMillis(20)).bytes());
+        later.push(memory.cut(UnixMillis(20), None).bytes());
         later.extend([20, 1, 1, 20, 20, 1, 19, 1].map(|ms| memory.mint(UnixMillis(ms)).bytes()));
         later.push(memory.mint(UnixMillis(21)).bytes());
         assert!(later.is_sorted_by(|a, b| a < b), "but not past what is closed: {later:?}");

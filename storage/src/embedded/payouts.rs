@@ -33,6 +33,12 @@ pub(crate) fn paid_out_until(draft: &Draft<'_>, seller: ProfileId) -> StoreResul
     draft.read(PAYOUT, &keys::paid_out_until(seller))
 }
 
+/// The newest event of a seller's history: where the clock went back it is later than now.
+fn newest_event(draft: &Draft<'_>, seller: ProfileId) -> StoreResult<Option<PostingId>> {
+    let row = draft.engine.scan(&keys::pointers(seller, None, None, None)).next().transpose()?;
+    Ok(row.and_then(|(key, _)| keys::event_of_pointer(&key)).map(PostingId::from_bytes))
+}
+
 /// Opens one, unless one is open; it is not added up yet.
 fn open(draft: &mut Draft<'_>, seller: ProfileId, to: &str) -> StoreResult<(bool, Payout)> {
     let known = draft.scan(&keys::payouts(seller))?;
@@ -45,7 +51,7 @@ fn open(draft: &mut Draft<'_>, seller: ProfileId, to: &str) -> StoreResult<(bool
         number: last.map_or(1, |payout| payout.number.saturating_add(1)),
         to: to.to_string(),
         behind: paid_out_until(draft, seller)?,
-        until: draft.memory.cut(draft.now),
+        until: draft.memory.cut(draft.now, newest_event(draft, seller)?),
         parts: Vec::new(),
         intended_at: draft.now,
         stage: PayoutStage::Counting,

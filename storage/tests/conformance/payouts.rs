@@ -163,6 +163,30 @@ pub async fn a_clock_that_goes_back_loses_no_earnings(mut bench: Bench) {
     assert_eq!(proven(&bench).await.0.accounts["seller"], 0);
 }
 
+pub async fn what_was_taken_back_is_not_paid_out_where_the_clock_went_back_since(mut bench: Bench) {
+    let seller = bench.profile();
+    let (gone, stays) = (sold(&bench, seller).await, sold(&bench, seller).await);
+    bench.pass(HOUR);
+    take_back(&bench, gone).await;
+    bench.back(HOUR / 2);
+    let payout = opened(&bench, seller).await;
+    assert_eq!(payout.amount(), Micros(NET), "not what the rail has taken");
+    finish(&bench, &payout).await;
+    // The same from one life to the next.
+    let late = sold(&bench, seller).await;
+    bench.pass(HOUR);
+    take_back(&bench, late).await;
+    sold(&bench, seller).await;
+    bench.reopen().await;
+    bench.back(HOUR / 2);
+    let payout = opened(&bench, seller).await;
+    assert_eq!(payout.amount(), Micros(NET), "and all that was earned until now");
+    take_back(&bench, stays).await;
+    finish(&bench, &payout).await;
+    assert_eq!(bench.get(stays).await.balance(Account::Seller(seller)), NET, "the seller has it");
+    proven(&bench).await;
+}
+
 pub async fn sellers_to_whom_something_is_due_are_listed_in_pages(bench: Bench) {
     let sellers: Vec<_> = (0..5).map(|_| bench.profile()).collect();
     for seller in &sellers {
