@@ -88,6 +88,7 @@ macro_rules! conformance {
                 a_reversal_while_the_call_runs_is_posted_when_it_ends,
                 a_refund_is_intended_sent_and_confirmed_once,
                 a_surplus_is_refunded_while_its_call_stays_completed,
+                a_buyers_sums_add_up_when_money_is_taken_back_after_its_refund,
                 the_books_are_proven_in_parts_and_lies_are_told;
             payouts:
                 a_payout_takes_all_that_was_earned_once_whoever_asks_how_often,

@@ -163,7 +163,7 @@ pub struct Page<T> {
 pub struct Sums {
     /// What reached the rails from it.
     pub paid: Micros,
-    /// What calls that sellers handled have cost it.
+    /// What calls that sellers handled have cost it; less what it was refunded and a rail took back all the same.
     pub spent: Micros,
     /// Paid for calls that are not handled yet.
     pub in_suspense: Micros,
@@ -188,7 +188,7 @@ impl Sums {
         let mut sums = Self::default();
         let Some(posting) = payment.progress.postings.get(place) else { return sums };
         if party == payment.quote.buyer {
-            sums.bought(payment, place, posting);
+            sums.bought(payment, posting);
         }
         if party == payment.quote.seller {
             sums.sold(posting);
@@ -196,10 +196,8 @@ impl Sums {
         sums
     }
 
-    fn bought(&mut self, payment: &Payment, place: usize, posting: &Posting) {
+    fn bought(&mut self, payment: &Payment, posting: &Posting) {
         let buyer = payment.quote.buyer;
-        let mut earlier = payment.progress.postings.iter().take(place);
-        let was_completed = earlier.any(|posting| posting.kind() == PostingKind::Completed);
         for entry in posting.entries() {
             let (credit, amount) = (entry.direction == Direction::Credit, entry.amount);
             match (posting.kind(), entry.account) {
@@ -213,8 +211,9 @@ impl Sums {
                     }
                 }
                 (_, Account::Owed(owner)) if owner == buyer => add(&mut self.owed, signed(credit, amount)),
-                // Taken from those who had earned it: the call costs its buyer nothing any more.
-                (PostingKind::TakenBack, Account::Seller(_) | Account::Marketplace) if was_completed && !credit => {
+                // Taken from those who had earned it: the call costs its buyer nothing any more. What was refunded before,
+                // it has twice.
+                (PostingKind::TakenBack, Account::Seller(_) | Account::Marketplace) if !credit => {
                     add(&mut self.spent, signed(false, amount));
                 }
                 _ => {}

@@ -186,6 +186,29 @@ pub async fn a_surplus_is_refunded_while_its_call_stays_completed(bench: Bench) 
     assert_eq!(totals.accounts["rail:sandbox"], -i128::from(PRICE), "the rail holds what was earned");
 }
 
+pub async fn a_buyers_sums_add_up_when_money_is_taken_back_after_its_refund(bench: Bench) {
+    for is_called in [false, true] {
+        let payment = paid(&bench, PRICE + 300).await;
+        let (id, buyer) = (payment.quote.id, payment.quote.buyer);
+        if is_called {
+            let won = claim(&bench, id).await;
+            complete(&bench, id, won).await;
+        } else {
+            step(bench.store.payment_owe(id).await.expect("owed"));
+        }
+        step(bench.store.refund_begin(id).await.expect("begun"));
+        step(bench.store.refund_sent(id, 1, "0xa".into()).await.expect("sent"));
+        step(bench.store.refund_confirm(id, 1).await.expect("confirmed"));
+        assert_eq!(take_back(&bench, id, PRICE + 300).await, TakenBack::Posted);
+        while bench.store.roll_up().await.expect("rolled up").more {}
+        let sums = bench.store.sums_get(buyer).await.expect("sums");
+        let parts = [sums.spent, sums.in_suspense, sums.owed, sums.refunded, sums.taken_back];
+        assert_eq!(sums.paid.0, parts.iter().map(|part| part.0).sum::<i64>(), "{sums:?}");
+        assert_eq!((sums.paid.0, sums.taken_back.0, sums.spent), (PRICE + 300, PRICE + 300, Micros(-sums.refunded.0)));
+    }
+    proven(&bench).await;
+}
+
 pub async fn the_books_are_proven_in_parts_and_lies_are_told(bench: Bench) {
     for n in 0..300 {
         let id = paid(&bench, PRICE).await.quote.id;
