@@ -109,12 +109,34 @@ enum Fate {
     Crash { happens: bool },
 }
 
+/// What the faults are over: some of a store's traits may lie behind something that a test put there.
+#[derive(Clone)]
+pub struct Parts {
+    /// All that has no part of its own.
+    pub base: Arc<dyn Store>,
+    /// Payments.
+    pub payments: Arc<dyn PaymentStore>,
+    /// Reversals and refunds.
+    pub money: Arc<dyn MoneyStore>,
+    /// Payouts.
+    pub payouts: Arc<dyn PayoutStore>,
+    /// What is due though nobody asks.
+    pub work: Arc<dyn WorkStore>,
+    /// The sandbox rail's books.
+    pub rail: Arc<dyn SandboxStore>,
+}
+
+impl From<Arc<dyn Store>> for Parts {
+    fn from(base: Arc<dyn Store>) -> Self {
+        let (payments, money, payouts) = (base.clone(), base.clone(), base.clone());
+        Self { payments, money, payouts, work: base.clone(), rail: base.clone(), base }
+    }
+}
+
 /// A store with faults over one without. A step runs at one moment, on the thread that asks for it: with a runtime of
 /// one thread and a paused clock, a seed gives one history.
 pub struct Faulty {
-    base: Arc<dyn Store>,
-    payments: Arc<dyn PaymentStore>,
-    rail: Arc<dyn SandboxStore>,
+    parts: Parts,
     dice: Dice,
     odds: Odds,
     writes: AtomicU64,
@@ -125,18 +147,12 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// Faults over `base`, its payments and the rail's books behind `payments` and `rail`.
+    /// Faults over these.
     #[must_use]
-    pub fn new(
-        base: Arc<dyn Store>,
-        payments: Arc<dyn PaymentStore>,
-        rail: Arc<dyn SandboxStore>,
-        seed: u64,
-        odds: Odds,
-    ) -> Self {
+    pub fn new(parts: Parts, seed: u64, odds: Odds) -> Self {
         let (dice, writes, is_dead) = (Dice::new(seed), AtomicU64::new(0), AtomicBool::new(false));
         let (death, faults, out_until) = (Notify::new(), Mutex::default(), Mutex::default());
-        Self { base, payments, rail, dice, odds, writes, is_dead, death, faults, out_until }
+        Self { parts, dice, odds, writes, is_dead, death, faults, out_until }
     }
 
     /// Waits until the process is to die. Every later step is `Unavailable`; whoever starts it again does so over what
@@ -253,7 +269,7 @@ macro_rules! forward {
         #[async_trait]
         impl $noun for Faulty {
             $(async fn $name(&self, $($arg: $type),*) -> StoreResult<$out> {
-                self.around(stringify!($name), Kind::$kind, self.$part.$name($($arg),*)).await
+                self.around(stringify!($name), Kind::$kind, self.parts.$part.$name($($arg),*)).await
             })*
             $($($more)*)?
         }
@@ -323,9 +339,9 @@ forward! {
         Write result_resend(id: PaymentId) -> StepOutcome<bool>;
         Write result_resend_return(id: PaymentId) -> StepOutcome<bool>;
         Read result_read(payment: &Payment, n: u32) -> Option<Bytes>;
-        { fn results_room(&self) -> ResultsRoom { self.payments.results_room() } }
+        { fn results_room(&self) -> ResultsRoom { self.parts.payments.results_room() } }
     }
-    MoneyStore: base {
+    MoneyStore: money {
         Write payment_take_back(id: PaymentId, reversal: Evidence) -> TakeBackOutcome;
         Write refund_begin(id: PaymentId) -> StepOutcome<(RefundBegun, Option<Refund>)>;
         Write refund_sent(id: PaymentId, number: u32, reference: String) -> StepOutcome<TransferTold>;
@@ -333,14 +349,14 @@ forward! {
         Read refund_list(id: PaymentId) -> Vec<Refund>;
         Read books_page(after: Option<Vec<u8>>) -> BooksPage;
     }
-    PayoutStore: base {
+    PayoutStore: payouts {
         Write payout_open(seller: ProfileId, to: String) -> PayoutOpened;
         Write payout_sent(seller: ProfileId, number: u32, reference: String) -> TransferTold;
         Write payout_confirm(seller: ProfileId, number: u32) -> TransferTold;
         Read payout_list(seller: ProfileId) -> Vec<Payout>;
         Read payable_list(after: Option<ProfileId>, limit: usize) -> PayablePage;
     }
-    WorkStore: base {
+    WorkStore: work {
         Read work_due(work: Work, after: Option<Vec<u8>>, until: UnixMillis, limit: usize) -> WorkPage;
         Write work_done(work: Work, mark: Vec<u8>, put_off: Vec<(PaymentId, UnixMillis)>) -> ();
     }
@@ -378,26 +394,26 @@ forward! {
 #[async_trait]
 impl Store for Faulty {
     fn backend(&self) -> &'static str {
-        self.base.backend()
+        self.parts.base.backend()
     }
 
     fn owner(&self) -> Owner {
-        self.base.owner()
+        self.parts.base.owner()
     }
 
     fn check(&self) -> StoreResult<()> {
-        self.base.check()
+        self.parts.base.check()
     }
 
     async fn backup(&self, into: &Path) -> StoreResult<BackupReport> {
-        self.base.backup(into).await
+        self.parts.base.backup(into).await
     }
 
     async fn export(&self, out: mpsc::Sender<Bytes>) -> StoreResult<ExportReport> {
-        self.base.export(out).await
+        self.parts.base.export(out).await
     }
 
     async fn close(&self) -> StoreResult<()> {
-        self.base.close().await
+        self.parts.base.close().await
     }
 }

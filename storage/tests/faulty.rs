@@ -3,18 +3,17 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use storage::{
-    PaymentStore, Store, StoreError,
+    PaymentStore, StoreError,
     faulty::{Faults, Faulty, Odds},
     model::*,
 };
 use support::Bench;
 
 fn over(bench: &Bench, seed: u64, odds: Odds) -> Faulty {
-    let base: Arc<dyn Store> = bench.store.clone();
-    Faulty::new(base.clone(), base.clone(), base, seed, odds)
+    Faulty::new(bench.store.clone().into(), seed, odds)
 }
 
 /// Opens quotes through the faults: what each was told, and whether it is there.

@@ -170,7 +170,16 @@ fn pay(life: &Life, id: PaymentId, price: Micros) {
     // Most money comes soon; some when its quote has expired.
     let delay = if dice.chance(60) { 1_200_000 } else { 2_000 };
     let settles_at = now.plus(Duration::from_millis(dice.below(delay)));
-    truth.pay(SandboxPayment { payment: id, reference, amount, recipient, outcome, paid_at: now, settles_at });
+    // Some money goes back, soon or later; never what was used for another payment as well.
+    let is_own = reference == format!("money-{}", truth.name(id));
+    let goes_back = (is_own && outcome == SandboxOutcome::Success && recipient == US && dice.chance(250)).then(|| {
+        let stays = if dice.chance(250) { 1_800_000 } else { 6_000 };
+        settles_at.plus(Duration::from_millis(dice.below(stays)))
+    });
+    truth.pay(
+        SandboxPayment { payment: id, reference, amount, recipient, outcome, paid_at: now, settles_at },
+        goes_back,
+    );
 }
 
 /// A call; who names a payment whose money has come is not asked for more.

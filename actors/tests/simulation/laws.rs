@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use storage::model::*;
 
-use super::truth::{Truth, US, shown};
+use super::{
+    bank::Left,
+    truth::{Truth, US, shown},
+};
 
 macro_rules! laws {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -29,6 +32,18 @@ laws! {
     OneProof,
     /// All money that was verified stands in an account, and in the one that the state says.
     Accounted,
+    /// What a rail took back is counted once, when no call runs, and it is what the rail took.
+    TakenOnce,
+    /// What was taken back is missed by who held it; what had left by then is the marketplace's loss.
+    LossPlaced,
+    /// Money leaves for an intent that is durable.
+    IntentFirst,
+    /// An intent is one transfer, and stays the one that it is.
+    SentOnce,
+    /// A buyer is sent no more than it is owed.
+    OwedOnly,
+    /// A seller is sent what it earned, each earning once, and nothing that was taken back before.
+    EarnedOnly,
     /// It costs what was promised.
     PriceKept,
     /// At most one completed call a payment.
@@ -78,6 +93,18 @@ impl Truth {
             progress.attempts.len(),
             progress.postings.len()
         ));
+        let taken = |payment: &Payment| taken_back(payment).0;
+        if taken(payment) > before.as_ref().map_or(0, |before| taken(before)) {
+            self.is_taken_back(payment.quote.id);
+            if progress.state == PaymentState::Completed {
+                self.met("the rail took it back after the call");
+            }
+        }
+        if matches!(progress.state, PaymentState::Claimed(_))
+            && progress.evidence.iter().any(|shown| shown.amount.0 < 0)
+        {
+            self.met("the rail took it back while the call ran");
+        }
         self.meet(payment);
         if let Some(before) = before {
             self.only_grows(&name, &before, payment);
@@ -138,7 +165,7 @@ impl Truth {
         let is_true = evidence.iter().all(|evidence| {
             paid.as_ref().is_some_and(|paid| paid.reference == evidence.reference && evidence.rail == Rail::Sandbox)
         });
-        let claimed: i64 = evidence.iter().map(|evidence| evidence.amount.0).sum();
+        let claimed: i64 = evidence.iter().map(|evidence| evidence.amount.0.max(0)).sum();
         let there = paid.as_ref().map_or(0, |paid| paid.amount.0);
         if !is_true || claimed > there {
             self.breaks(Law::Verified, format!("{name} has {claimed}, and the rail has {there} for it"));
@@ -148,7 +175,7 @@ impl Truth {
         if evidence.iter().any(|evidence| self.is_money_of_another(payment.quote.id, &evidence.reference)) {
             self.breaks(Law::OneProof, format!("{name} was paid by money of another payment"));
         }
-        if payment.progress.state == PaymentState::Failed && paid.is_some() {
+        if payment.progress.state == PaymentState::Failed && paid.is_some() && !self.said_no(payment.quote.id) {
             self.breaks(Law::FailedByRail, format!("{name} failed and the rail did not say no"));
         }
     }
@@ -166,42 +193,89 @@ impl Truth {
                 self.breaks(Law::Balanced, format!("{name} has a posting off by {sum}"));
             }
         }
+        self.is_taken_once(name, payment);
         let sum = |account| sums.get(&account).copied().unwrap_or_default();
-        let (quote, places) = (&payment.quote, Places::of(payment));
+        let (quote, places) = (&payment.quote, Places::of(payment, &self.left(payment.quote.id)));
         let split = quote.split();
-        let (seller, fee) = if places.done > 0 { (split.seller.0, split.fee.0) } else { (0, 0) };
-        let is_shared = split.seller.0 + split.fee.0 == quote.price.0
-            && sum(Account::Seller(quote.seller)) == seller
-            && sum(Account::Marketplace) == fee;
-        if !is_shared {
-            self.breaks(Law::Shared, format!("{name} is not shared by its rate"));
+        let is_placed = sum(Account::Seller(quote.seller)) == places.seller && sum(Account::Marketplace) == places.kept;
+        if split.seller.0 + split.fee.0 != quote.price.0 || !is_placed {
+            let law = if places.gone > 0 { Law::LossPlaced } else { Law::Shared };
+            self.breaks(law, format!("{name} is not shared as it must be: {sums:?}, {places:?}"));
         }
-        let is_accounted = sum(Account::Rail(quote.rail)) == -places.came
+        let is_accounted = sum(Account::Rail(quote.rail)) == places.gone + places.refunded - places.came
             && sum(Account::Suspense(quote.id)) == places.held
             && sum(Account::Owed(quote.buyer)) == places.owed;
         if !is_accounted {
-            self.breaks(Law::Accounted, format!("{name} postings do not tell where its money is"));
+            self.breaks(
+                Law::Accounted,
+                format!("{name} postings do not tell where its money is: {sums:?}, {places:?}"),
+            );
+        }
+    }
+
+    /// What was taken back is what the rail took, and stands in the postings once nobody calls.
+    fn is_taken_once(&self, name: &str, payment: &Payment) {
+        let (progress, id) = (&payment.progress, payment.quote.id);
+        let told: i64 = progress.evidence.iter().map(|evidence| evidence.amount.0.min(0)).sum();
+        let (postings, posted) = taken_back(payment);
+        let due = if matches!(progress.state, PaymentState::Claimed(_)) { 0 } else { -told };
+        if posted != due || postings > 1 {
+            self.breaks(Law::TakenOnce, format!("{name} has {due} to take back, and {posted} in {postings} postings"));
+        }
+        let took = self.paid(id).filter(|_| self.goes_back(id).is_some() && self.said_no(id));
+        if told < 0 && took.is_none_or(|took| took.amount.0 != -told) {
+            self.breaks(
+                Law::TakenOnce,
+                format!("{name} is told to have lost {}, and the rail did not take that", -told),
+            );
+        }
+        if due > 0 && progress.state == PaymentState::Settled {
+            self.breaks(Law::Accounted, format!("{name} may be called for, and its money is gone"));
         }
     }
 }
 
-/// Where a payment's money must be, by its evidence and its state.
+/// How many postings took money back, and how much.
+pub fn taken_back(payment: &Payment) -> (usize, i64) {
+    let postings = payment.progress.postings.iter().filter(|posting| posting.kind() == PostingKind::TakenBack);
+    let entries = postings.clone().flat_map(Posting::entries);
+    let credits = entries.filter(|entry| entry.direction == Direction::Credit).map(|entry| entry.amount.0);
+    (postings.count(), credits.sum())
+}
+
+/// Where a payment's money must be, by its evidence, its state, and what has left.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Places {
     pub came: i64,
+    /// Taken back; of a call that runs when it ends.
+    pub gone: i64,
+    pub refunded: i64,
     pub held: i64,
     pub done: i64,
     pub owed: i64,
+    pub seller: i64,
+    /// The marketplace's: its fee, or its loss.
+    pub kept: i64,
 }
 
 impl Places {
-    pub fn of(payment: &Payment) -> Self {
-        let price = payment.quote.price.0;
-        let came = payment.progress.evidence.iter().map(|evidence| evidence.amount.0).sum();
-        let state = payment.progress.state;
-        let held = if matches!(state, PaymentState::Settled | PaymentState::Claimed(_)) { price } else { 0 };
+    /// A rail takes all that it brought, so nobody keeps anything then but what had left; and that is a loss.
+    pub fn of(payment: &Payment, left: &Left) -> Self {
+        let (price, split, state) = (payment.quote.price.0, payment.quote.split(), payment.progress.state);
+        let shown = || payment.progress.evidence.iter().map(|evidence| evidence.amount.0);
+        let came = shown().map(|amount| amount.max(0)).sum();
+        let is_claimed = matches!(state, PaymentState::Claimed(_));
+        let gone = if is_claimed { 0 } else { -shown().map(|amount| amount.min(0)).sum::<i64>() };
+        let (refunded, under_way) = (left.refunded(), left.under_way());
         let done = if state == PaymentState::Completed { price } else { 0 };
-        Self { came, held, done, owed: came - held - done }
+        if gone > 0 {
+            let seller = if left.is_kept { split.seller.0 } else { 0 };
+            let kept = came - gone - refunded - under_way - seller;
+            return Self { came, gone, refunded, held: 0, done, owed: under_way, seller, kept };
+        }
+        let held = if is_claimed || state == PaymentState::Settled { price } else { 0 };
+        let (seller, kept) = if done > 0 { (split.seller.0, split.fee.0) } else { (0, 0) };
+        Self { came, gone, refunded, held, done, owed: came - held - done - refunded, seller, kept }
     }
 }
 

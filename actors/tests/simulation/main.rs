@@ -8,10 +8,13 @@
     reason = "a test fails by panicking"
 )]
 
+mod backward;
+mod bank;
 mod buyers;
 mod ends;
 mod laws;
 mod mutants;
+mod operators;
 mod records;
 mod sellers;
 mod truth;
@@ -33,16 +36,22 @@ const KEPT: &str = include_str!("seeds.txt");
 /// Events that are told of a history that broke a law.
 const LAST: usize = 60;
 /// What the histories of one run must come to, each at least once: laws that nothing tries are kept by nobody.
-const SITUATIONS: [&str; 34] = [
+const SITUATIONS: [&str; 51] = [
     "a free purchase completed",
-    "a price changed",
     "a large answer completed",
+    "a payout was begun",
+    "a price changed",
     "a question was mixed up",
+    "a refund was begun",
     "a step was not taken",
+    "a transfer was confirmed",
     "a write did not happen and nobody was told",
     "a write happened and nobody was told",
     "an answer was not kept",
     "an endpoint was paused",
+    "an operator did not confirm",
+    "an operator lost its file",
+    "an operator stopped between the transfer and its word",
     "an outcome had to wait for the store",
     "completed after a failure",
     "completed at once",
@@ -50,21 +59,32 @@ const SITUATIONS: [&str; 34] = [
     "ended",
     "ended: not paid to us",
     "ended: the rail said no",
+    "ended: the rail took it back",
     "failed by the rail",
     "interrupted",
     "owed after the last attempt",
     "owed because its listing closed",
     "paid after its quote expired",
+    "refunded",
     "replayed",
     "settled without a claim",
     "steps changed places",
+    "the bank was asked twice for one transfer",
     "the other node called",
-    "the seller was asked again for an answer that was not kept",
-    "the store was out",
     "the process died before a write",
     "the process died behind a write",
     "the rail did not answer",
     "the rail showed less than before",
+    "the rail took it back after a payout",
+    "the rail took it back after a refund",
+    "the rail took it back after the call",
+    "the rail took it back before it was recorded",
+    "the rail took it back before the call",
+    "the rail took it back from a call that failed",
+    "the rail took it back while a refund was under way",
+    "the rail took it back while the call ran",
+    "the seller was asked again for an answer that was not kept",
+    "the store was out",
     "underpaid and owed",
     "waits: its money is another payment's",
     "waits: nobody has paid",

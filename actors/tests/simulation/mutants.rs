@@ -1,7 +1,11 @@
 //! The store's payments as they are watched: after every step the payment is held against the truth. And the bugs that
 //! are planted here, to see that each breaks its own law.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -81,6 +85,24 @@ mutants! {
     ResendsAgain => CalledOnce,
     /// A party is not shown its last row.
     RowForgotten => Shown,
+    /// The file of transfers is made before its intents.
+    SendsBeforeIntent => IntentFirst,
+    /// A refund that is under way is begun anew.
+    RefundsTwice => OwedOnly,
+    /// An earning is added up twice.
+    PayoutCountsTwice => EarnedOnly,
+    /// A payout takes what was earned since it was begun.
+    IntentChanges => SentOnce,
+    /// The confirmation of a refund is acknowledged and not written.
+    LostConfirm => Finishes,
+    /// A rail takes money back while its call runs, and that is forgotten.
+    ReversalForgotten => TakenOnce,
+    /// What a rail took back is taken from its holders twice.
+    ReversalTwice => TakenOnce,
+    /// A rail takes money back, and nobody looks.
+    ReversalUnseen => Finishes,
+    /// A seller gives what it was paid already.
+    PaidSellerGives => LossPlaced,
 }
 
 /// How long a planted bug lets claims stand, by the clock on the wall.
@@ -90,16 +112,21 @@ const LEASE: Duration = Duration::from_millis(200);
 pub struct Watched {
     pub base: Arc<dyn Store>,
     pub truth: Arc<Truth>,
+    /// Refunds that a planted bug begins.
+    pub planted: Mutex<Vec<Refund>>,
+    /// Reversals that came while a call ran.
+    pub waited: Mutex<BTreeSet<PaymentId>>,
     completions: Mutex<BTreeMap<PaymentId, u32>>,
     first_answer: Mutex<Option<Bytes>>,
 }
 
 impl Watched {
     pub fn new(base: Arc<dyn Store>, truth: Arc<Truth>) -> Self {
-        Self { base, truth, completions: Mutex::default(), first_answer: Mutex::default() }
+        let (planted, waited) = (Mutex::default(), Mutex::default());
+        Self { base, truth, planted, waited, completions: Mutex::default(), first_answer: Mutex::default() }
     }
 
-    fn is(&self, mutant: Mutant) -> bool {
+    pub fn is(&self, mutant: Mutant) -> bool {
         self.truth.mutant == Some(mutant)
     }
 
@@ -134,6 +161,7 @@ impl Watched {
                 progress.postings[done] = serde_json::from_value(posting).expect("a posting");
             }
             (Some(Mutant::HistoryRewritten), _) if progress.attempts.len() > 1 => _ = progress.attempts.remove(0),
+            _ if self.as_taken_back(&mut payment) => {}
             _ => return found,
         }
         Arc::new(payment)
@@ -147,7 +175,9 @@ impl Watched {
         (sums, rows.rows.len() - usize::from(self.is(Mutant::RowForgotten)))
     }
 
-    fn look(&self, id: PaymentId) {
+    /// Holds a payment, as it is kept now, against all that is true.
+    pub fn look(&self, id: PaymentId) {
+        self.truth.look_at_refunds(id, self.kept_refunds(id));
         if let Some(payment) = self.kept(id) {
             self.truth.look(&payment);
         }

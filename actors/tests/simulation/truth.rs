@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use storage::{SandboxStore, StoreError, StoreResult, faulty::Dice, model::*};
 
 use super::{
-    laws::{Law, ended_as, is_success},
+    bank::Bank,
+    laws::{Law, Places, ended_as, is_success},
     mutants::Mutant,
     world::BEGIN,
 };
@@ -33,6 +34,8 @@ pub struct Truth {
     pub time: Arc<AtomicU64>,
     /// Whose question a planted bug takes for the right one.
     pub disguise: Mutex<Option<(PaymentId, ProfileId, [u8; 32])>>,
+    /// What was sent out, and for what.
+    pub bank: Bank,
     state: Mutex<State>,
 }
 
@@ -44,6 +47,8 @@ struct State {
     order: Vec<PaymentId>,
     seen: BTreeMap<PaymentId, Arc<Payment>>,
     books: BTreeMap<PaymentId, SandboxPayment>,
+    goes_back: BTreeMap<PaymentId, UnixMillis>,
+    said_no: BTreeSet<PaymentId>,
     references: Vec<String>,
     troubles: usize,
     promised: BTreeMap<PaymentId, Micros>,
@@ -57,7 +62,14 @@ struct State {
 
 impl Truth {
     pub fn new(seed: u64, mutant: Option<Mutant>, time: Arc<AtomicU64>) -> Self {
-        Self { dice: Dice::new(seed), mutant, time, disguise: Mutex::default(), state: Mutex::default() }
+        Self {
+            dice: Dice::new(seed),
+            mutant,
+            time,
+            disguise: Mutex::default(),
+            bank: Bank::default(),
+            state: Mutex::default(),
+        }
     }
 
     /// Payments by the order in which they were first seen: their ids are random.
@@ -127,17 +139,25 @@ impl Truth {
     /// Notes in which of the situations a payment is.
     pub fn meet(&self, payment: &Payment) {
         let (quote, progress) = (&payment.quote, &payment.progress);
-        let came: i64 = progress.evidence.iter().map(|evidence| evidence.amount.0).sum();
-        let is_free = quote.rail == Rail::Free;
+        let places = Places::of(payment, &self.left(quote.id));
+        let (came, is_free) = (places.came, quote.rail == Rail::Free);
         match progress.state {
             PaymentState::Completed if is_free => self.met("a free purchase completed"),
             PaymentState::Completed if came > quote.price.0 => self.met("completed with a surplus"),
             PaymentState::Completed if progress.attempts.len() > 1 => self.met("completed after a failure"),
             PaymentState::Completed => self.met("completed at once"),
+            PaymentState::Failed if self.paid(quote.id).is_some_and(|paid| is_success(&paid)) => {
+                self.met("the rail took it back before it was recorded");
+            }
             PaymentState::Failed => self.met("failed by the rail"),
+            PaymentState::Owed if places.gone > 0 && progress.attempts.is_empty() => {
+                self.met("the rail took it back before the call");
+            }
+            PaymentState::Owed if places.gone > 0 => self.met("the rail took it back from a call that failed"),
             PaymentState::Owed if came < quote.price.0 => self.met("underpaid and owed"),
             PaymentState::Owed if progress.attempts.len() >= 10 => self.met("owed after the last attempt"),
             PaymentState::Owed => self.met("owed because its listing closed"),
+            PaymentState::Refunded if places.gone == 0 => self.met("refunded"),
             PaymentState::Settled if progress.attempts.is_empty() => self.met("settled without a claim"),
             _ => {}
         }
@@ -149,7 +169,7 @@ impl Truth {
         if ended_as(payment, AttemptStatus::Interrupted) > 0 {
             self.met("interrupted");
         }
-        if progress.evidence.iter().any(|evidence| evidence.recorded_at > quote.expires_at) {
+        if progress.evidence.iter().any(|evidence| evidence.recorded_at > quote.expires_at && evidence.amount.0 > 0) {
             self.met("paid after its quote expired");
         }
     }
@@ -185,13 +205,28 @@ impl Truth {
 
     // What the rail knows.
 
-    pub fn pay(&self, paid: SandboxPayment) {
-        let SandboxPayment { payment, amount, outcome, recipient, reference, .. } = &paid;
+    pub fn pay(&self, paid: SandboxPayment, goes_back: Option<UnixMillis>) {
+        let SandboxPayment { payment, amount, outcome, recipient, reference, settles_at, .. } = &paid;
         let name = self.name(*payment);
-        self.note(format!("{name} is paid {} {outcome:?} to {recipient} as {reference}", amount.0));
+        let back = goes_back.map_or(String::new(), |back| format!(", back after {:?}", back.since(*settles_at)));
+        self.note(format!("{name} is paid {} {outcome:?} to {recipient} as {reference}{back}", amount.0));
         let mut state = self.state.lock();
-        state.references.push(reference.clone());
+        match goes_back {
+            Some(back) => _ = state.goes_back.insert(*payment, back),
+            // What is used for two payments stays: it would be unclear whose went back.
+            None => state.references.push(reference.clone()),
+        }
         state.books.entry(*payment).or_insert(paid);
+    }
+
+    /// From when on the rail shows that it took the money back.
+    pub fn goes_back(&self, id: PaymentId) -> Option<UnixMillis> {
+        self.state.lock().goes_back.get(&id).copied()
+    }
+
+    /// Whether the rail ever said that the money did not come, or is gone.
+    pub fn said_no(&self, id: PaymentId) -> bool {
+        self.state.lock().said_no.contains(&id)
     }
 
     pub fn paid(&self, id: PaymentId) -> Option<SandboxPayment> {
@@ -208,12 +243,13 @@ impl Truth {
         let (paid, seen) = (self.paid(id), self.seen(id));
         let (Some(paid), Some(seen)) = (paid, seen) else { return false };
         // Longer than the clock goes back.
-        let is_final = paid.settles_at.plus(Duration::from_secs(3)) <= self.now();
+        let is_final = paid.settles_at.plus(Duration::from_secs(3)) <= self.now() && self.goes_back(id).is_none();
         let is_ours = paid.recipient == US && is_success(&paid) && paid.amount >= seen.quote.price;
         is_final && is_ours && !self.is_money_of_another(id, &paid.reference)
     }
 
-    fn seen(&self, id: PaymentId) -> Option<Arc<Payment>> {
+    /// A payment as it was seen last.
+    pub fn seen(&self, id: PaymentId) -> Option<Arc<Payment>> {
         self.state.lock().seen.get(&id).cloned()
     }
 
@@ -322,8 +358,14 @@ impl SandboxStore for RailBooks {
     }
 
     async fn sandbox_get(&self, id: PaymentId) -> StoreResult<Option<SandboxPayment>> {
-        let truth = &self.truth;
-        let paid = truth.paid(id);
+        let (truth, now) = (&self.truth, self.clock.now());
+        let mut paid = truth.paid(id);
+        if let Some(paid) = &mut paid
+            && truth.mutant != Some(Mutant::ReversalUnseen)
+            && truth.goes_back(id).is_some_and(|back| back <= now)
+        {
+            paid.outcome = SandboxOutcome::Refund;
+        }
         if truth.dice.chance(self.trouble) {
             truth.state.lock().troubles += 1;
             if truth.dice.chance(500) {
@@ -338,6 +380,9 @@ impl SandboxStore for RailBooks {
                 }
                 _ => Err(StoreError::Unavailable("the rail does not answer".into())),
             };
+        }
+        if paid.as_ref().is_some_and(|paid| !is_success(paid) && paid.settles_at <= now) {
+            truth.state.lock().said_no.insert(id);
         }
         let expires = truth.seen(id).map(|seen| seen.quote.expires_at);
         if truth.mutant == Some(Mutant::LateMoneyUnseen) {

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use storage::{
     PaymentStore, Store,
-    faulty::{Faults, Faulty, Odds, at_once},
+    faulty::{Faults, Faulty, Odds, Parts, at_once},
     model::*,
 };
 use tempfile::TempDir;
@@ -30,7 +30,7 @@ use super::{
     buyers, ends,
     laws::Law,
     mutants::{Mutant, Watched},
-    records, sellers,
+    operators, records, sellers,
     truth::{RailBooks, Truth},
 };
 
@@ -79,6 +79,7 @@ pub struct World {
     pub config: Arc<Config>,
     pub buyers: Vec<Buyer>,
     pub listings: Vec<ListingId>,
+    pub sellers: Vec<ProfileId>,
     pub purchases: Vec<Arc<Purchase>>,
     /// How often, of a thousand calls, a seller does not simply answer.
     pub seller_trouble: u64,
@@ -132,7 +133,8 @@ impl World {
         let memory = PathBuf::from("/dev/shm");
         let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a folder");
         let text = format!(
-            "[storage]\npath = {:?}\ncache_bytes = \"16MiB\"\nmemtable_bytes = \"1MiB\"\njournal_bytes = \"64MiB\"\n",
+            "[storage]\npath = {:?}\ncache_bytes = \"16MiB\"\nmemtable_bytes = \"1MiB\"\njournal_bytes = \"64MiB\"\n\
+             [payments.rereads]\nevery = \"1s\"\npaid_after = [\"2s\", \"1h\"]\n",
             folder.path().join("data")
         );
         let config = Arc::new(Config::from_parts(Some(&text), []).expect("a good configuration"));
@@ -140,6 +142,7 @@ impl World {
         let (clock, truth) = (Clock::scripted(time.clone()), Arc::new(Truth::new(seed, mutant, time)));
         let base = storage::open(&config.storage, clock.clone()).expect("a store");
         let buyers = (0..BUYERS).map(|n| records::register(&*base, n, clock.now())).collect();
+        let sellers = (0..LISTINGS).map(records::seller).collect();
         let listings = (0..LISTINGS).map(|n| records::list(&*base, n, clock.now())).collect();
         let dice = &truth.dice;
         let purchases = (0..BUYERS * PURCHASES).map(|n| {
@@ -151,7 +154,7 @@ impl World {
         });
         let purchases = purchases.collect();
         let seller_trouble = [200, 400, 950][usize::try_from(dice.below(3)).unwrap_or_default()];
-        (Self { truth, clock, config, buyers, listings, purchases, seller_trouble, _folder: folder }, base)
+        (Self { truth, clock, config, buyers, listings, sellers, purchases, seller_trouble, _folder: folder }, base)
     }
 
     fn open(&self) -> Arc<dyn Store> {
@@ -173,7 +176,9 @@ impl World {
         let rail = Arc::new(RailBooks { truth: self.truth.clone(), clock: self.clock.clone(), trouble });
         let watched = Arc::new(Watched::new(base.clone(), self.truth.clone()));
         sellers::other_node_recovers(&watched);
-        let store = Arc::new(Faulty::new(base, watched.clone(), rail, dice.next(), odds));
+        let (payments, money, payouts) = (watched.clone(), watched.clone(), watched.clone());
+        let parts = Parts { base, payments, money, payouts, work: watched.clone(), rail };
+        let store = Arc::new(Faulty::new(parts, dice.next(), odds));
         let system = System::with_tokio_rt(|| {
             tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
         });
@@ -223,6 +228,9 @@ impl World {
         }
         tasks.push(tokio::spawn(sellers::other_node(life.clone())));
         tasks.push(tokio::spawn(ends::operate(life.clone())));
+        tasks.push(tokio::spawn(ends::adds_up(life.clone())));
+        tasks.push(tokio::spawn(operators::operate(life.clone())));
+        tasks.push(tokio::spawn(operators::operate(life.clone())));
         for task in tasks {
             if let Err(error) = task.await {
                 self.truth.breaks(Law::NoPanic, format!("somebody died: {error}"));

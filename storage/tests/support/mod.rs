@@ -67,9 +67,7 @@ impl Bench {
     /// The embedded backend behind the wrapper that can fail, and does not.
     pub fn faultless() -> Self {
         let Self { store, clock, open, folder } = Self::embedded();
-        let wrap = |base: Arc<dyn Store>| -> Arc<dyn Store> {
-            Arc::new(Faulty::new(base.clone(), base.clone(), base, 1, Odds::default()))
-        };
+        let wrap = |base: Arc<dyn Store>| -> Arc<dyn Store> { Arc::new(Faulty::new(base.into(), 1, Odds::default())) };
         Self { store: wrap(store), clock, open: Box::new(move || wrap(open())), folder }
     }
 
