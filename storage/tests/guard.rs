@@ -372,12 +372,12 @@ async fn a_newer_format_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(open(folder.path(), hand().1).expect("new"));
     let file = folder.path().join("store/format");
-    for (text, wanted) in [("3\n", "format 3"), ("new\n", "does not hold a format")] {
+    for (text, wanted) in [("4\n", "format 4"), ("new\n", "does not hold a format")] {
         fs::write(&file, text).expect("written");
         let Err(StoreError::Corrupt(refused)) = open(folder.path(), hand().1) else { panic!("it opened") };
         assert!(refused.contains(wanted), "{refused}");
     }
-    fs::write(&file, "2\n").expect("written");
+    fs::write(&file, "3\n").expect("written");
     open(folder.path(), hand().1).expect("as it was");
 }
 
