@@ -224,14 +224,25 @@ impl Shared {
     }
 }
 
+impl Part {
+    /// A part that begins with the range, and its rows; the next one begins at the first row that is over `most`, or
+    /// `then` when there is none.
+    fn of(
+        engine: &Engine,
+        range: &keys::Range,
+        most: usize,
+        then: Option<Vec<u8>>,
+    ) -> StoreResult<(Self, Vec<(Slice, Slice)>)> {
+        let mut part = Self::default();
+        let mut rows = engine.scan(range).take(most + 1).collect::<StoreResult<Vec<_>>>()?;
+        part.page.next = if rows.len() > most { rows.pop().map(|(key, _)| key.to_vec()) } else { then };
+        Ok((part, rows))
+    }
+}
+
 async fn payouts_part(engine: &Engine, range: keys::Range) -> StoreResult<Part> {
-    let mut part = Part::default();
-    for (n, row) in engine.scan(&range).enumerate() {
-        let (key, value) = row?;
-        if n == PART_PAYOUTS {
-            part.page.next = Some(key.to_vec());
-            break;
-        }
+    let (mut part, rows) = Part::of(engine, &range, PART_PAYOUTS, None)?;
+    for (key, value) in rows {
         let payout: Payout = decode(payouts::PAYOUT, &value)?;
         if !Shared::judge_payout(engine, &payout).await?.is_empty() {
             part.doubts.push(Doubt::Payout(key));
@@ -244,14 +255,8 @@ async fn payouts_part(engine: &Engine, range: keys::Range) -> StoreResult<Part> 
 
 fn payments_part(engine: &Engine, range: keys::Range) -> StoreResult<Part> {
     // When the payments are through, the pointers begin.
-    let mut part = Part::default();
-    part.page.next = Some(keys::all_pointers().from);
-    for (n, row) in engine.scan(&range).enumerate() {
-        let (key, _) = row?;
-        if n == PART_ROWS {
-            part.page.next = Some(key.to_vec());
-            break;
-        }
+    let (mut part, rows) = Part::of(engine, &range, PART_ROWS, Some(keys::all_pointers().from))?;
+    for (key, _) in rows {
         let Some(id) = keys::last_id(&key).map(PaymentId::from_bytes) else { continue };
         match judge_payment(engine, id) {
             Ok(Some(judged)) => {
@@ -270,14 +275,8 @@ fn payments_part(engine: &Engine, range: keys::Range) -> StoreResult<Part> {
 
 fn pointers_part(engine: &Engine, range: keys::Range) -> StoreResult<Part> {
     // When the pointers are through, the payouts begin.
-    let mut part = Part::default();
-    part.page.next = Some(keys::all_payouts().from);
-    for (n, row) in engine.scan(&range).enumerate() {
-        let (key, value) = row?;
-        if n == PART_ROWS {
-            part.page.next = Some(key.to_vec());
-            break;
-        }
+    let (mut part, rows) = Part::of(engine, &range, PART_ROWS, Some(keys::all_payouts().from))?;
+    for (key, value) in rows {
         part.page.pointers += 1;
         if judge_row(engine, &key, &value)?.is_some() {
             part.doubts.push(Doubt::Row(key));
